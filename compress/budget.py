@@ -1,0 +1,87 @@
+"""How many units live, and which: exact counts, ties broken by index.
+
+A unit is what lives or dies as a whole: a single weight, or a filter. Scores are one tensor a layer, one
+entry a unit; larger is more important.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Distribution = Literal["global", "layer"]
+DISTRIBUTIONS: tuple[Distribution, ...] = ("global", "layer")
+
+
+def keep_count(total: int, sparsity: float) -> int:
+    """round((1 − q) · D), the exact number of units that live."""
+    return round((1.0 - sparsity) * total)
+
+
+def top_mask(scores: Tensor, keep: int) -> Tensor:
+    """Bool mask of the ``keep`` largest entries of ``scores``; among equal ones the lower index lives.
+
+    Linear in time: a selection, no sort.
+
+    Raises:
+        ValueError: ``keep`` is out of range, or a score is NaN.
+    """
+    flat = scores.flatten()
+    if not 0 <= keep <= flat.numel():
+        raise ValueError(f"keep: {keep} is not between 0 and the {flat.numel()} scores")
+    if keep == flat.numel():
+        mask = torch.ones_like(flat, dtype=torch.bool)
+    elif keep == 0:
+        mask = torch.zeros_like(flat, dtype=torch.bool)
+    else:
+        threshold = torch.kthvalue(flat, flat.numel() - keep + 1).values
+        mask = flat > threshold
+        missing = keep - int(torch.count_nonzero(mask))
+        ties = torch.nonzero(flat == threshold).flatten()
+        mask[ties[:missing]] = True
+    # kthvalue orders NaN above everything, and NaN compares false: a NaN shows as a shortfall.
+    if bool(torch.isnan(flat).any()):
+        raise ValueError("scores: some are NaN; the weights or gradients they come from are not finite")
+    return mask.view_as(scores)
+
+
+def allocate(
+    scores: Sequence[Tensor],
+    sparsity: float,
+    *,
+    distribution: Distribution = "global",
+    minimum: int = 0,
+) -> list[Tensor]:
+    """Bool masks, one a layer, that keep exactly round((1 − q) · D) units.
+
+    Args:
+        scores: importance, one tensor a layer.
+        sparsity: fraction of units to remove, q.
+        distribution: "global" ranks all layers together (one threshold); "layer" gives every layer the
+            same sparsity, so the total is the sum of the layers' exact counts.
+        minimum: units that every layer keeps at least (its best ones), within the same total.
+
+    Raises:
+        ValueError: the minimum does not fit into the budget.
+    """
+    if distribution == "layer":
+        return [
+            top_mask(score, min(score.numel(), max(minimum, keep_count(score.numel(), sparsity)))) for score in scores
+        ]
+    total = sum(score.numel() for score in scores)
+    keep = keep_count(total, sparsity)
+    reserved = [top_mask(score, min(minimum, score.numel())) for score in scores] if minimum else []
+    needed = sum(int(torch.count_nonzero(mask)) for mask in reserved)
+    if needed > keep:
+        raise ValueError(
+            f"sparsity: {sparsity} keeps {keep} of {total} units, but {len(scores)} layers with at least "
+            f"{minimum} each need {needed}; lower the sparsity to {1 - needed / total:.4f} or the minimum"
+        )
+    flat = torch.cat([score.flatten() for score in scores])
+    if reserved:
+        flat = flat.masked_fill(torch.cat([mask.flatten() for mask in reserved]), torch.inf)
+    masks = torch.split(top_mask(flat, keep), [score.numel() for score in scores])
+    return [mask.view_as(score) for mask, score in zip(masks, scores, strict=True)]

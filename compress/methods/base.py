@@ -1,0 +1,214 @@
+"""The protocol that every method follows, and the state of one run of it.
+
+    pruner = DPF(sparsity=0.9, ramp_steps=4000)
+    pruner.attach(model, batches)                    # before the optimizer is built
+    for x, y in loader: ...; optimizer.step(); pruner.step()
+    pruner.finish(); fold(model)
+
+A method is a frozen dataclass of settings that says which masks hold after t optimizer steps and which at
+the end. Everything else is here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from compress.dynamics import MaskDynamics, MaskRecord
+from compress.prunable import PrunableWeight, prunable_weights, stored_weight
+from compress.subspace import Subspace, attach, fold
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def setting(default: Any, text: str) -> Any:
+    """A dataclass field with the help text that ``compress-then-export methods`` prints."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A method at work on one model: its layers, the step, and what was recorded."""
+
+    weights: tuple[PrunableWeight, ...]
+    subspaces: dict[str, Subspace]
+    left_out: dict[str, str]
+    dynamics: MaskDynamics
+    step: int = 0
+    finished: bool = False
+
+    def coefficients(self, weight: PrunableWeight) -> Tensor:
+        """β of one weight, masked coefficients included."""
+        return stored_weight(weight.module).detach()
+
+    def masks(self) -> list[Tensor]:
+        """Current masks in layer order, each broadcastable to its weight."""
+        return [self.subspaces[weight.name].mask for weight in self.weights]
+
+    def set_masks(self, masks: Sequence[Tensor]) -> None:
+        """Replace the masks in place."""
+        for old, new in zip(self.masks(), masks, strict=True):
+            old.copy_(new)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of units that are masked now."""
+        masks = self.masks()
+        return 1.0 - sum(int(torch.count_nonzero(m)) for m in masks) / sum(m.numel() for m in masks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A policy on masks: the settings that all methods share, and the protocol."""
+
+    skip_first: bool = setting(False, "keep the first convolution or linear layer dense")
+    skip_last_linear: bool = setting(True, "keep the last linear layer dense")
+    skip_depthwise: bool = setting(False, "keep depthwise convolutions dense")
+    exclude: tuple[str, ...] = setting((), "patterns of layer names that stay dense, such as layer4.*")
+
+    _run: Run | None = field(default=None, init=False, repr=False, compare=False)
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    straight_through: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
+            raise ValueError(f"exclude: {self.exclude!r} is not a list of patterns; write ['layer4.*']")
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        self.validate()
+
+    # -- what a method answers ------------------------------------------------------------------------
+
+    @abstractmethod
+    def validate(self) -> None:
+        """Check the method's own settings; raise ValueError naming the wrong one."""
+
+    @abstractmethod
+    def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
+        """The same settings with every step count that was left open filled in.
+
+        Args:
+            total_steps: optimizer steps of the training that the method will see.
+            lr_drops: steps at which the learning rate falls, ascending; empty for smooth schedules.
+        """
+
+    @abstractmethod
+    def unit_mask(self, weight: PrunableWeight) -> Tensor:
+        """An all-ones bool mask with one entry a unit, broadcastable to the weight."""
+
+    @abstractmethod
+    def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
+        """Masks that hold after ``step`` optimizer steps (0: on attach), or None to keep those there are."""
+
+    @abstractmethod
+    def final_masks(self, run: Run) -> list[Tensor] | None:
+        """Masks of the exact final budget, or None when those there are meet it."""
+
+    # -- the protocol, the same for all ---------------------------------------------------------------
+
+    def attach(self, model: nn.Module, batches: Batches = ()) -> None:
+        """Put the formula on ``model``'s prunable weights and set the first masks.
+
+        Call it before the optimizer is built: parameters get new names and owners.
+
+        Args:
+            model: a plain model.
+            batches: (inputs, targets) pairs for methods that look at data; magnitude needs none.
+
+        Raises:
+            ValueError: nothing to prune, NaN weights, an attached model, or settings that do not fit it.
+        """
+        if self._run is not None and not self._run.finished:
+            raise ValueError(f"model: this {self.name} is already at work; call finish() first, or make a second one")
+        selection = prunable_weights(
+            model,
+            skip_first=self.skip_first,
+            skip_last_linear=self.skip_last_linear,
+            skip_depthwise=self.skip_depthwise,
+            exclude=self.exclude,
+        )
+        masks = {weight.name: self.unit_mask(weight) for weight in selection.weights}
+        subspaces = attach(selection.weights, masks=masks, straight_through=self.straight_through)
+        run = Run(
+            weights=selection.weights,
+            subspaces=subspaces,
+            left_out=selection.left_out,
+            dynamics=MaskDynamics.for_masks(list(masks.values())),
+        )
+        try:
+            _update(run, self.masks_at(run, 0))
+        except ValueError:
+            fold(model)  # the masks are still all ones: this leaves the model as it came
+            raise
+        object.__setattr__(self, "_run", run)
+
+    def step(self) -> None:
+        """Tell the method that the optimizer made one step."""
+        run = self.run
+        run.step += 1
+        _update(run, self.masks_at(run, run.step))
+
+    def finish(self) -> None:
+        """Bring the masks to the exact final budget; call it once, before fold."""
+        run = self.run
+        if not run.finished:
+            _update(run, self.final_masks(run))
+            run.finished = True
+
+    @property
+    def run(self) -> Run:
+        """The state of this run.
+
+        Raises:
+            ValueError: the method is not attached.
+        """
+        if self._run is None:
+            raise ValueError(f"{self.name}: not attached to a model; call attach(model, batches) first")
+        return self._run
+
+    @property
+    def history(self) -> list[MaskRecord]:
+        """One record a mask update: sparsity, δ, overlap with the mask before, share still flipping."""
+        return self.run.dynamics.records()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers that a resumed run needs beside the model's and optimizer's ``state_dict``."""
+        run = self.run
+        return {
+            "method": self.name,
+            "step": run.step,
+            "finished": run.finished,
+            "dynamics": run.dynamics.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; call it after ``attach`` and the model's load_state_dict.
+
+        Raises:
+            ValueError: the state belongs to another method or model.
+        """
+        if state.get("method") != self.name:
+            raise ValueError(f"state: it was saved by {state.get('method')!r}, this is {self.name!r}")
+        run = self.run
+        run.dynamics.load_state_dict(state["dynamics"])
+        run.step, run.finished = int(state["step"]), bool(state["finished"])
+
+
+@torch.no_grad()
+def _update(run: Run, masks: list[Tensor] | None) -> None:
+    if masks is None:
+        return
+    run.dynamics.record(
+        step=run.step,
+        before=run.masks(),
+        after=masks,
+        coefficients=[run.coefficients(weight) for weight in run.weights],
+    )
+    run.set_masks(masks)

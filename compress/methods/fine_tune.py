@@ -1,0 +1,43 @@
+"""Fine-tuning of a model that is sparse already: its zeros are the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from compress.methods.base import Method, Run
+from compress.prunable import PrunableWeight
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Method):
+    """Train on with the mask fixed to what is non-zero now (the "+ FT" of 003, Table 2)."""
+
+    name: ClassVar[str] = "fine_tune"
+    summary: ClassVar[str] = "train a sparse model on, its zeros fixed"
+    paper: ClassVar[str] = "Lin et al. 2020, Dynamic model pruning with feedback, Table 2"
+
+    def validate(self) -> None:
+        """No settings of its own."""
+
+    def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
+        """Nothing depends on the length of training."""
+        return replace(self)
+
+    def unit_mask(self, weight: PrunableWeight) -> Tensor:
+        """One entry a weight."""
+        tensor = weight.module.weight
+        assert isinstance(tensor, Tensor)
+        return torch.ones_like(tensor, dtype=torch.bool)
+
+    def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
+        """On attach: what is non-zero lives."""
+        return [run.coefficients(weight) != 0 for weight in run.weights] if step == 0 else None
+
+    def final_masks(self, run: Run) -> list[Tensor] | None:
+        """The same masks."""
+        return None

@@ -1,0 +1,30 @@
+"""How important is a weight? Plain functions from a weight tensor to one score a unit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Structure = Literal["weights", "filters"]
+STRUCTURES: tuple[Structure, ...] = ("weights", "filters")
+
+
+def magnitude(weight: Tensor, *, structure: Structure = "weights", filter_axis: int = 0) -> Tensor:
+    """|w| of each weight, or the L2 norm of each filter (003, section 6, structured pruning).
+
+    Args:
+        weight: [out, in, ...], out at ``filter_axis``.
+        structure: the unit that is scored.
+        filter_axis: axis of the output channels.
+
+    Returns:
+        "weights": the weight's shape. "filters": all axes but ``filter_axis`` of size 1, so that a mask of
+        this shape broadcasts to the weight.
+    """
+    if structure == "weights":
+        return weight.detach().abs()
+    others = [axis for axis in range(weight.dim()) if axis != filter_axis]
+    norms: Tensor = torch.linalg.vector_norm(weight.detach(), dim=others, keepdim=True)
+    return norms

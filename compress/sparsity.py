@@ -1,0 +1,73 @@
+"""How sparse a model is, layer by layer and in total."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compress.prunable import is_layer, stored_weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSparsity:
+    """Zeros of one convolution or linear weight."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    nonzero_parameters: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros."""
+        return 1.0 - self.nonzero_parameters / self.parameters if self.parameters else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityReport:
+    """Zeros of a model: over the weights of its layers, and over all parameters (the thesis's q and q_β)."""
+
+    layers: tuple[LayerSparsity, ...]
+    parameters: int
+    nonzero_parameters: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros among the convolution and linear weights."""
+        total = sum(layer.parameters for layer in self.layers)
+        return 1.0 - sum(layer.nonzero_parameters for layer in self.layers) / total if total else 0.0
+
+    @property
+    def overall_sparsity(self) -> float:
+        """Fraction of zeros among all parameters, biases and normalisation included."""
+        return 1.0 - self.nonzero_parameters / self.parameters if self.parameters else 0.0
+
+
+@torch.no_grad()
+def sparsity_report(model: nn.Module) -> SparsityReport:
+    """Count the zeros of ``model``, attached or folded alike (an attached weight counts as it is used)."""
+    layers, others, other_nonzero = [], 0, 0
+    for name, module in model.named_modules():
+        if is_layer(module):
+            weight = module.weight
+            assert isinstance(weight, torch.Tensor)
+            layers.append(
+                LayerSparsity(
+                    name=f"{name}.weight" if name else "weight",
+                    shape=tuple(weight.shape),
+                    parameters=weight.numel(),
+                    nonzero_parameters=int(torch.count_nonzero(weight)),
+                )
+            )
+    in_layers = {id(stored_weight(module)) for module in model.modules() if is_layer(module)}
+    for parameter in model.parameters():
+        if id(parameter) not in in_layers:
+            others += parameter.numel()
+            other_nonzero += int(torch.count_nonzero(parameter))
+    return SparsityReport(
+        layers=tuple(layers),
+        parameters=others + sum(layer.parameters for layer in layers),
+        nonzero_parameters=other_nonzero + sum(layer.nonzero_parameters for layer in layers),
+    )

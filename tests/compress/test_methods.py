@@ -1,0 +1,331 @@
+"""The contract table: every method, the same promises."""
+
+import copy
+import io
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress import fold, sparsity_report
+from compress.budget import keep_count
+from compress.methods import DPF, FineTune, Gradual, Method, OneShot, available, create, settings_of
+from compress.prunable import prunable_weights
+
+STEPS = 40
+
+TABLE: dict[str, Callable[[], Method]] = {
+    "one_shot": lambda: OneShot(sparsity=0.8),
+    "one_shot-filters": lambda: OneShot(sparsity=0.5, structure="filters"),
+    "one_shot-layer": lambda: OneShot(sparsity=0.8, distribution="layer"),
+    "gradual": lambda: Gradual(sparsity=0.9, ramp_steps=24, period=4),
+    "gradual-filters": lambda: Gradual(sparsity=0.5, ramp_steps=24, period=4, structure="filters"),
+    "gradual-late": lambda: Gradual(sparsity=0.9, start_step=7, ramp_steps=15, period=4),
+    "dpf": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4),
+    "dpf-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, structure="filters"),
+    "dpf-layer": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4, distribution="layer"),
+    "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
+}
+METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 16, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    )
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(8, 3, 8, 8, generator=generator), torch.randint(0, 5, (8,), generator=generator)
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
+
+
+def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        inputs, labels = batch(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        pruner.step()
+
+
+def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
+    model, pruner = network(), make()
+    pruner.attach(model, [batch(0)])
+    train(model, pruner, optimizer_of(model), range(STEPS))
+    pruner.finish()
+    return model, pruner
+
+
+def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
+    """(units, living units) of every prunable layer of a folded model."""
+    counts = []
+    for weight in prunable_weights(model).weights:
+        tensor = weight.module.weight
+        assert isinstance(tensor, Tensor)
+        alive = tensor != 0 if pruner.structure == "weights" else (tensor != 0).flatten(1).any(dim=1)
+        counts.append((alive.numel(), int(alive.sum())))
+    return counts
+
+
+@METHODS
+def test_exact_budget(make: Callable[[], Method]) -> None:
+    model, pruner = trained(make)
+    counts = units(pruner, fold(model))
+    if pruner.distribution == "layer":
+        assert [alive for _, alive in counts] == [keep_count(total, pruner.sparsity) for total, _ in counts]
+    else:
+        assert sum(alive for _, alive in counts) == keep_count(sum(t for t, _ in counts), pruner.sparsity)
+
+
+@METHODS
+def test_deterministic(make: Callable[[], Method]) -> None:
+    first, second = (fold(trained(make)[0]).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@METHODS
+def test_resume_in_the_middle_through_a_file(make: Callable[[], Method]) -> None:
+    whole, whole_pruner = trained(make)
+    model, pruner = network(), make()
+    pruner.attach(model)
+    optimizer = optimizer_of(model)
+    train(model, pruner, optimizer, range(13))
+    file = io.BytesIO()
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "pruner": pruner.state_dict()},
+        file,
+    )
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+
+    model, pruner = network(), make()
+    pruner.attach(model)
+    optimizer = optimizer_of(model)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    pruner.load_state_dict(state["pruner"])
+    train(model, pruner, optimizer, range(13, STEPS))
+    pruner.finish()
+    assert pruner.history == whole_pruner.history
+    expected, resumed = fold(whole).state_dict(), fold(model).state_dict()
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+
+
+@METHODS
+def test_fold_equals_unfolded_and_nothing_is_left(make: Callable[[], Method]) -> None:
+    keys, classes = list(network().state_dict()), [type(m) for m in network().modules()]
+    model, _ = trained(make)
+    model.eval()
+    inputs, _ = batch(99)
+    before = model(inputs)
+    fold(model)
+    assert torch.equal(model(inputs), before)
+    assert list(model.state_dict()) == keys
+    assert [type(m) for m in model.modules()] == classes
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+@METHODS
+def test_attach_leaves_grads_mode_and_random_state_alone(make: Callable[[], Method]) -> None:
+    model = network()
+    model[1].eval()
+    modes = [(module, module.training) for module in model.modules()]
+    state = torch.get_rng_state()
+    statistics = copy.deepcopy(model[1].state_dict())
+    make().attach(model, [batch(0)])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training == training for module, training in modes)
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(statistics[k], v) for k, v in model[1].state_dict().items())
+
+
+@METHODS
+def test_history_is_sane(make: Callable[[], Method]) -> None:
+    _, pruner = trained(make)
+    assert pruner.history
+    for record in pruner.history:
+        assert 0 <= record.sparsity < 1
+        assert 0 <= record.delta <= 1
+        assert 0 <= record.iou <= 1
+        assert 0 <= record.flipping <= 1
+    assert pruner.history[-1].flipping == 0
+
+
+@METHODS
+def test_exports_and_onnxruntime_agrees(make: Callable[[], Method], tmp_path: Any) -> None:
+    from exporters import export
+    from runtime_check import load
+
+    model = fold(trained(make)[0]).eval()
+    inputs, _ = batch(5)
+    export(model, inputs, tmp_path / "model.onnx")
+    session = load(tmp_path / "model.onnx", threads=1)
+    (output,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), model(inputs).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_every_method_is_in_the_table() -> None:
+    named = {make().name for make in TABLE.values()} | {"fine_tune"}  # has its own tests below
+    assert set(available()) == named
+
+
+def test_gradual_never_regrows_and_dpf_does() -> None:
+    regrown = {}
+    for name in ("gradual", "dpf"):
+        model, pruner = network(), TABLE[name]()
+        pruner.attach(model)
+        optimizer = optimizer_of(model)
+        regrown[name] = 0
+        dead = [~mask for mask in pruner.run.masks()]
+        for step in range(STEPS):
+            train(model, pruner, optimizer, range(step, step + 1))
+            masks = pruner.run.masks()
+            regrown[name] += sum(int((d & m).sum()) for d, m in zip(dead, masks, strict=True))
+            dead = [~mask for mask in masks]
+    assert regrown["gradual"] == 0
+    assert regrown["dpf"] > 0
+
+
+def test_fine_tune_keeps_the_zeros_through_momentum_and_weight_decay() -> None:
+    model = fold(trained(TABLE["dpf"])[0])
+    zeros = [p == 0 for p in model.parameters()]
+    before = sparsity_report(model)
+    pruner = FineTune()
+    pruner.attach(model)
+    train(model, pruner, optimizer_of(model), range(20))
+    pruner.finish()
+    fold(model)
+    assert sparsity_report(model).sparsity == before.sparsity
+    assert all(bool((p[z] == 0).all()) for p, z in zip(model.parameters(), zeros, strict=True))
+
+
+def test_filters_keep_one_in_every_layer_unless_told_otherwise() -> None:
+    model = network()
+    with torch.no_grad():
+        model[0].weight.mul_(1e-6)
+    OneShot(sparsity=0.6, structure="filters").attach(model)
+    assert int((model[0].weight != 0).flatten(1).any(1).sum()) == 1
+    model = network()
+    with torch.no_grad():
+        model[0].weight.mul_(1e-6)
+    OneShot(sparsity=0.6, structure="filters", minimum_units=0).attach(model)
+    assert int((model[0].weight != 0).sum()) == 0
+
+
+def test_training_that_ends_early_still_meets_the_budget_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, pruner = network(), DPF(sparsity=0.9, ramp_steps=1000)
+    pruner.attach(model)
+    train(model, pruner, optimizer_of(model), range(5))
+    pruner.finish()
+    assert "before the sparsity ramp did" in caplog.text
+    counts = units(pruner, fold(model))
+    assert sum(alive for _, alive in counts) == keep_count(sum(total for total, _ in counts), 0.9)
+
+
+def test_planned_fills_only_what_is_open() -> None:
+    assert DPF(sparsity=0.9).planned(1000, [500, 750]).ramp_steps == 750
+    assert DPF(sparsity=0.9).planned(1000, []).ramp_steps == 750
+    assert DPF(sparsity=0.9, ramp_steps=10).planned(1000, [500, 750]).ramp_steps == 10
+    assert Gradual(sparsity=0.9, start_step=100).planned(1000, [500, 750]).ramp_steps == 650
+    assert OneShot(sparsity=0.9).planned(1000, [500]) == OneShot(sparsity=0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("dfp", {}, "there is no 'dfp'; did you mean 'dpf'"),
+        ("dpf", {"sparsty": 0.9}, "sparsty: dpf has no such setting; did you mean 'sparsity'"),
+        ("dpf", {"sparsity": 1.0}, "sparsity: 1.0"),
+        ("dpf", {"sparsity": -0.1}, "sparsity: -0.1"),
+        ("dpf", {"sparsity": float("nan")}, "sparsity: nan"),
+        ("dpf", {"sparsity": "0.9"}, "sparsity: '0.9'"),
+        ("dpf", {"period": 0}, "period: 0"),
+        ("dpf", {"ramp_steps": -1}, "ramp_steps: -1"),
+        ("gradual", {"start_step": 1.5}, "start_step: 1.5"),
+        ("one_shot", {"structure": "filter"}, "structure: 'filter'"),
+        ("one_shot", {"distribution": "local"}, "distribution: 'local'"),
+        ("one_shot", {"minimum_units": -1}, "minimum_units: -1"),
+        ("one_shot", {"exclude": "layer4"}, "exclude: 'layer4' is not a list"),
+    ],
+)
+def test_wrong_settings_name_the_argument(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create(name, **settings)
+
+
+def test_wrong_order_of_calls() -> None:
+    with pytest.raises(ValueError, match="not attached"):
+        DPF(sparsity=0.9, ramp_steps=1).step()
+    model = network()
+    with pytest.raises(ValueError, match="ramp_steps: not set"):
+        DPF(sparsity=0.9).attach(model)
+    assert list(model.state_dict()) == list(network().state_dict())
+    pruner = OneShot(sparsity=0.5)
+    pruner.attach(model)
+    with pytest.raises(ValueError, match="already at work"):
+        pruner.attach(network())
+    with pytest.raises(ValueError, match="saved by 'dpf'"):
+        pruner.load_state_dict({"method": "dpf"})
+
+
+def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="minimum"):
+        OneShot(sparsity=0.95, structure="filters", minimum_units=3).attach(model)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_settings_have_help() -> None:
+    for method in available().values():
+        assert method.summary
+        assert method.paper
+        assert all(setting.metadata["help"] for setting in settings_of(method))
+
+
+def test_third_parties_register_through_entry_points(tmp_path: Any) -> None:
+    (tmp_path / "third.py").write_text(
+        textwrap.dedent("""
+        from dataclasses import dataclass
+        from typing import ClassVar
+        from compress.methods import OneShot
+        @dataclass(frozen=True, kw_only=True)
+        class Theirs(OneShot):
+            name: ClassVar[str] = "theirs"
+        """)
+    )
+    info = tmp_path / "third-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[compress.methods]\ntheirs = third:Theirs\n")
+    code = "from compress.methods import create; print(create('theirs', sparsity=0.5))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+    )
+    assert done.stdout.startswith("Theirs("), done.stderr

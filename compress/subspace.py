@@ -27,12 +27,33 @@ class _StraightThroughMask(torch.autograd.Function):
     """m ⊙ β forward, the identity backward."""
 
     @staticmethod
-    def forward(ctx: Any, beta: Tensor, mask: Tensor) -> Tensor:
+    def forward(beta: Tensor, mask: Tensor) -> Tensor:
         return torch.where(mask, beta, 0.0)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None]:
-        return grad_outputs[0], None
+        (mask,) = ctx.saved_tensors
+        return _limited(grad_outputs[0], mask), None
+
+
+def _limited(gradient: Tensor, mask: Tensor) -> Tensor:
+    """The feedback of removed filters, no longer than the mean gradient of the living ones.
+
+    A removed filter gives BatchNorm a channel of variance 0, whose derivative is 1/√ε (316 times that of a
+    healthy channel at the usual ε): unlimited, a few steps blow the dense filter up until it wins every
+    ranking. Single weights are never alone in their channel and pass as they are.
+    """
+    unit = [axis for axis in range(gradient.dim()) if mask.shape[axis] != gradient.shape[axis]]
+    if not unit:
+        return gradient
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=unit, keepdim=True)
+    limit = torch.where(mask, norms, 0.0).sum() / mask.sum().clamp(min=1)
+    factor = torch.where(mask, 1.0, (limit / norms.clamp(min=1e-30)).clamp(max=1.0))
+    return gradient * factor
 
 
 class Subspace(nn.Module):

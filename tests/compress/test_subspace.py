@@ -64,6 +64,20 @@ def test_gradient(straight_through: bool) -> None:
     torch.testing.assert_close(beta.grad, upstream if straight_through else upstream * mask)
 
 
+def test_feedback_of_removed_filters_is_no_longer_than_the_mean_of_the_living() -> None:
+    beta = torch.randn(5, 4, 3, 3, requires_grad=True)
+    mask = torch.tensor([1, 0, 1, 0, 1], dtype=torch.bool).view(5, 1, 1, 1)
+    upstream = torch.randn(5, 4, 3, 3)
+    upstream[1] *= 316  # what BatchNorm makes of a channel without variance
+    upstream[3] *= 1e-3
+    Subspace(mask, straight_through=True)(beta).backward(upstream)
+    norms = upstream.flatten(1).norm(dim=1)
+    limit = norms[[0, 2, 4]].mean()
+    assert beta.grad is not None
+    torch.testing.assert_close(beta.grad[1], upstream[1] * limit / norms[1])
+    torch.testing.assert_close(beta.grad[[0, 2, 3, 4]], upstream[[0, 2, 3, 4]])
+
+
 def test_masked_weights_are_plus_zero_even_for_negative_and_infinite_coefficients() -> None:
     beta = torch.tensor([-1.0, float("inf"), float("nan")])
     for straight_through in (False, True):

@@ -48,6 +48,17 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     return mask.view_as(scores)
 
 
+def check_minimum(sizes: Sequence[int], sparsity: float, minimum: int) -> None:
+    """Raise ValueError unless layers of ``sizes`` units can each keep ``minimum`` of them at this sparsity."""
+    total, needed = sum(sizes), sum(min(size, minimum) for size in sizes)
+    keep = keep_count(total, sparsity)
+    if needed > keep:
+        raise ValueError(
+            f"sparsity: {sparsity} keeps {keep} of {total} units, but {len(sizes)} layers with at least "
+            f"{minimum} each need {needed}; at most {1 - needed / total:.4f} is possible, or a lower minimum_units"
+        )
+
+
 def allocate(
     scores: Sequence[Tensor],
     sparsity: float,
@@ -71,17 +82,12 @@ def allocate(
         return [
             top_mask(score, min(score.numel(), max(minimum, keep_count(score.numel(), sparsity)))) for score in scores
         ]
-    total = sum(score.numel() for score in scores)
-    keep = keep_count(total, sparsity)
+    sizes = [score.numel() for score in scores]
+    check_minimum(sizes, sparsity, minimum)
+    keep = keep_count(sum(sizes), sparsity)
     reserved = [top_mask(score, min(minimum, score.numel())) for score in scores] if minimum else []
-    needed = sum(int(torch.count_nonzero(mask)) for mask in reserved)
-    if needed > keep:
-        raise ValueError(
-            f"sparsity: {sparsity} keeps {keep} of {total} units, but {len(scores)} layers with at least "
-            f"{minimum} each need {needed}; lower the sparsity to {1 - needed / total:.4f} or the minimum"
-        )
     flat = torch.cat([score.flatten() for score in scores])
     if reserved:
         flat = flat.masked_fill(torch.cat([mask.flatten() for mask in reserved]), torch.inf)
-    masks = torch.split(top_mask(flat, keep), [score.numel() for score in scores])
+    masks = torch.split(top_mask(flat, keep), sizes)
     return [mask.view_as(score) for mask, score in zip(masks, scores, strict=True)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.budget import DISTRIBUTIONS, Distribution, allocate
+from compress.budget import DISTRIBUTIONS, Distribution, allocate, check_minimum
 from compress.checks import require
 from compress.methods.base import Method, Run, setting
 from compress.prunable import PrunableWeight
@@ -76,6 +76,8 @@ class Ranked(Method):
 
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
         """The best units of the sparsity scheduled for ``step``."""
+        if step == 0 and self.distribution == "global":  # better now than when the ramp gets there
+            check_minimum([mask.numel() for mask in run.masks()], self.sparsity, self._minimum)
         return self._best(run, self.sparsity_at(step)) if self.is_update(step) else None
 
     def final_masks(self, run: Run) -> list[Tensor] | None:
@@ -93,11 +95,14 @@ class Ranked(Method):
             )
         return masks
 
+    @property
+    def _minimum(self) -> int:
+        default = 1 if self.structure == "filters" else 0
+        return default if self.minimum_units is None else self.minimum_units
+
     def _best(self, run: Run, sparsity: float) -> list[Tensor]:
         scores = [self.rank(run, weight) for weight in run.weights]
-        default = 1 if self.structure == "filters" else 0
-        minimum = default if self.minimum_units is None else self.minimum_units
-        return allocate(scores, sparsity, distribution=self.distribution, minimum=minimum)
+        return allocate(scores, sparsity, distribution=self.distribution, minimum=self._minimum)
 
 
 def _living(masks: list[Tensor]) -> int:

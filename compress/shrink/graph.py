@@ -1,0 +1,109 @@
+"""torch-pruning's dependency graph of a model, fed so that it sees inputs, outputs and fixed channel maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from compress.shrink.layers import is_fixed_map, layer_size
+
+
+class _FixedMapPruner(tp.BasePruningFunc):  # type: ignore[misc]
+    """Tells torch-pruning that outputs and inputs of a fixed map are different channels, as for a convolution."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        return layer
+
+    def prune_in_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        return layer
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        return layer_size(layer).outputs
+
+    def get_in_channels(self, layer: nn.Module) -> int:
+        return layer_size(layer).inputs
+
+
+class _Opaque(torch.autograd.Function):
+    """One graph node for whatever a fixed map computes inside, so that no index mapping is guessed for its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        return compute(x).clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError("this graph is only read, never differentiated")
+
+
+class Port(nn.Module):
+    """An input of the model as a graph node of its own: torch-pruning does not see tensors without gradient."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.width = x.shape[-1] if x.dim() == 3 else x.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same values, with a gradient to follow."""
+        return _opaque_forward(lambda x: x)(x.detach().clone().requires_grad_())
+
+
+class _PortPruner(_FixedMapPruner):
+    def get_out_channels(self, layer: nn.Module) -> int:
+        return int(layer.width)  # type: ignore[arg-type]
+
+    get_in_channels = get_out_channels
+
+
+class _Ported(nn.Module):
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.model = model
+        visible = [isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2 for x in inputs]
+        self.ports = nn.ModuleList(Port(x) if seen else nn.Identity() for x, seen in zip(inputs, visible, strict=True))
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.model(*(port(x) for port, x in zip(self.ports, inputs, strict=True)))
+
+
+def _opaque_forward(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        y: Tensor = _Opaque.apply(x, compute)  # type: ignore[no-untyped-call]
+        return y
+
+    return forward
+
+
+def build_graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """torch-pruning's dependency graph of `model`, whose parameters will require gradients.
+
+    Its nodes are the model's modules, a `Port` for each input, and the operations between them.
+    """
+    maps: list[Any] = [module for module in model.modules() if is_fixed_map(module)]
+    for module in maps:
+        module.forward = _opaque_forward(module.forward)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    graph = tp.DependencyGraph()
+    graph.build_dependency(
+        _Ported(model, inputs),
+        inputs,
+        forward_fn=lambda m, x: m(*x),
+        output_transform=lambda out: list(_fresh_outputs(out)),
+        customized_pruners={Port: _PortPruner(), **{type(module): _FixedMapPruner() for module in maps}},
+        verbose=False,
+    )
+    return graph
+
+
+def _fresh_outputs(out: Any) -> Iterator[Tensor]:
+    """Every output behind a node of its own: torch-pruning overlooks an output that is also used inside."""
+    for leaf in tree_leaves(out):
+        if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+            yield leaf * 1

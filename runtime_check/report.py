@@ -10,7 +10,7 @@ from typing import Any
 from runtime_check.comparison import comparison
 from runtime_check.formats import change_text, significant
 from runtime_check.markup import amount, cell, dig, number, rows_of, table, words
-from runtime_check.sections import environment, latency, layers, masks, recipe, stages, training
+from runtime_check.sections import environment, latency, layers, masks, notes, recipe, stages, training
 from runtime_check.theme import STYLE
 
 # Nothing may be fetched or run, whatever a hostile name managed to smuggle in.
@@ -37,6 +37,7 @@ def render(document: Mapping[str, Any]) -> str:
         training(document),
         masks(document),
         stages(document),
+        notes(document),
         recipe(document),
         environment(document),
         "<footer>Each figure was measured on the files named model.onnx (compressed) and dense.onnx (before "

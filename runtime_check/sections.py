@@ -134,6 +134,14 @@ def stages(document: Document) -> str:
     return section("Stages", f"{seconds_text(sum(s for _, s in found))} in all.", figure(stage_bars(found)))
 
 
+def notes(document: Document) -> str:
+    """What the stages remarked."""
+    found = document.get("notes")
+    items = [words(item, 400) for item in found] if isinstance(found, list | tuple) else []
+    listed = "".join(f"<li>{escape(item)}</li>" for item in items if item)
+    return section("Notes", "What the stages remarked.", f"<ul>{listed}</ul>") if listed else ""
+
+
 def recipe(document: Document) -> str:
     """The recipe as it was run."""
     found = dig(document, "recipe")

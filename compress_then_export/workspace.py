@@ -1,0 +1,91 @@
+"""The output folder: nothing half-written, nothing lost.
+
+A run works in ``OUT.partial`` beside OUT: checkpoints first, then the bundle. When all is done the bundle is
+renamed to OUT in one step. A run that stopped leaves ``OUT.partial`` for ``--resume``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+
+class WorkspaceError(ValueError):
+    """The output folder cannot be used: one line that says what to do."""
+
+
+class Workspace:
+    """The folder of one run.
+
+    Args:
+        out: where the bundle goes; it may hold an older bundle, which is replaced at the very end.
+        resume: go on with the checkpoints of a run that stopped.
+
+    Raises:
+        WorkspaceError: OUT holds something else than a bundle, an unfinished run is there without ``resume``
+            (or none is with it), or the folder cannot be written.
+    """
+
+    def __init__(self, out: Path, *, resume: bool = False) -> None:
+        self.out = out
+        self.partial = out.with_name(out.name + ".partial")
+        if out.exists() and not out.is_dir():
+            raise WorkspaceError(f"--out: {out} is a file; name a folder")
+        if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
+            raise WorkspaceError(f"--out: {out} holds files that are no bundle; choose another folder or empty it")
+        unfinished = self.checkpoints.exists() and any(self.checkpoints.iterdir())
+        if resume and not unfinished:
+            raise WorkspaceError(f"--resume: there is no unfinished run at {self.partial}; run without --resume")
+        if unfinished and not resume:
+            raise WorkspaceError(
+                f"--out: {self.partial} holds an unfinished run; add --resume to go on, or delete that folder"
+            )
+        try:
+            shutil.rmtree(self.bundle, ignore_errors=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.bundle.mkdir()
+            probe = self.partial / "probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise WorkspaceError(f"--out: cannot write to {out} ({error.strerror})") from error
+
+    @property
+    def checkpoints(self) -> Path:
+        """One checkpoint a training stage."""
+        return self.partial / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle while it is being made."""
+        return self.partial / "bundle"
+
+    def publish(self) -> None:
+        """Make the bundle appear at OUT as a whole and remove what only the run needed."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        old = self.out.with_name(self.out.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(old)
+        try:
+            self.bundle.rename(self.out)
+        except OSError:
+            if old.exists():
+                old.rename(self.out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def abandon(self) -> bool:
+        """After an error: keep the folder if it holds a checkpoint, else remove it. True: it was kept."""
+        shutil.rmtree(self.bundle, ignore_errors=True)
+        if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+            return True
+        shutil.rmtree(self.partial, ignore_errors=True)
+        return False
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write strict JSON (no NaN), readable by people."""
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,143 @@
+"""Recipes: defaults written out, overrides, and one clear line for everything that is wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress_then_export.recipe import RecipeError, parse_recipe, read_recipe
+
+BASE: dict[str, Any] = {
+    "model": {"source": "builtin:lenet300"},
+    "data": {"source": "digits"},
+    "train": {"epochs": 4, "lr": 0.2},
+    "compress": [{"method": "dpf", "sparsity": 0.9, "period": 8, "train": {"epochs": 3}}, {"method": "fine_tune"}],
+}
+
+
+def test_resolved_recipe_is_json_with_every_default() -> None:
+    document = json.loads(json.dumps(parse_recipe(BASE).resolved()))
+    assert document["train"]["momentum"] == 0.9
+    assert document["export"] == {
+        "encoding": "auto",
+        "values": "float32",
+        "quantize": "none",
+        "dynamic_batch": True,
+    }
+    stage = document["compress"][0]
+    assert (stage["sparsity"], stage["period"], stage["distribution"]) == (0.9, 8, "global")
+    assert (stage["train"]["epochs"], stage["train"]["lr"]) == (3, 0.2)
+    assert document["compress"][1]["train"]["epochs"] == 0
+
+
+def test_a_resolved_recipe_is_a_recipe() -> None:
+    once = parse_recipe(BASE).resolved()
+    assert parse_recipe(once).resolved() == once
+
+
+def test_short_form_of_sources() -> None:
+    recipe = parse_recipe({"model": "builtin:lenet300", "data": "digits"})
+    assert recipe.model.source == "builtin:lenet300"
+    assert recipe.data == {"source": "digits"}
+
+
+def test_recalibration_follows_the_stage() -> None:
+    stage = parse_recipe({**BASE, "compress": [{"method": "dpf", "structure": "filters"}]}).compress[0]
+    assert stage.recalibrates(5)
+    stage = parse_recipe(BASE).compress[0]
+    assert not stage.recalibrates(5)
+    assert stage.recalibrates(0)
+    stage = parse_recipe({**BASE, "compress": [{"method": "dpf", "recalibrate": True}]}).compress[0]
+    assert stage.recalibrates(5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trian": {}}, "trian: unknown key; did you mean 'train'"),
+        ({"train": {"epoch": 3}}, "train.epoch: unknown key; did you mean 'epochs'"),
+        ({"train": {"epochs": "many"}}, "train.epochs: "),
+        ({"train": {"lr": -1}}, "train.lr: -1.0 is not a positive learning rate"),
+        ({"train": {"schedule": "linear"}}, "train.schedule: 'linear' is not one of step, cosine, constant"),
+        ({"compress": [{"method": "dfp"}]}, "compress.0.method: there is no 'dfp'; did you mean 'dpf'"),
+        ({"compress": [{"method": "dpf", "sparsty": 1}]}, "compress.0.sparsty: dpf has no such setting; did you mean"),
+        ({"compress": [{"method": "dpf", "sparsity": 1.0}]}, "compress.0.sparsity: 1.0 is not a fraction"),
+        ({"compress": [{"sparsity": 0.5}]}, "compress.0.method: missing"),
+        ({"compress": [{"method": "dpf", "train": {"epoch": 1}}]}, "compress.0.train.epoch: unknown key; did you mean"),
+        ({"compress": [{"method": "dpf", "train": {"lr": 0}}]}, "compress.0.train.lr: 0.0 is not a positive"),
+        ({"compress": {"method": "dpf"}}, "compress: input should be a list"),
+        ({"export": {"encoding": "gapp"}}, "export.encoding: "),
+        ({"export": {"values": "float8"}}, "export.values: "),
+        ({"check": {"max_dorp": 1}}, "check.max_dorp: unknown key; did you mean 'max_drop'"),
+        ({"model": {"sorce": "x"}}, "model."),
+    ],
+)
+def test_wrong_recipes_name_the_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({**BASE, **change})
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_model_and_data_are_needed() -> None:
+    with pytest.raises(RecipeError, match="data: missing"):
+        parse_recipe({"model": "builtin:lenet300"})
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+YAML = "model: builtin:lenet300\ndata: digits\ncompress:\n  - {method: dpf}\n"
+
+
+def test_overrides(tmp_path: Path) -> None:
+    file = write(tmp_path, YAML)
+    recipe = read_recipe(file, ["compress.0.sparsity=0.95", "train.epochs=2", "check.threads=[1, 2]"])
+    assert recipe.compress[0].settings == {"sparsity": 0.95}
+    assert recipe.train.epochs == 2
+    assert recipe.check.threads == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sparsity", "--set: 'sparsity' is not KEY=VALUE"),
+        ("compress.1.sparsity=0.5", "--set compress.1.sparsity: '1' is not an item"),
+        ("compress.x=0.5", "--set compress.x: 'x' is not an item"),
+        ("train.epochs=[", "--set train.epochs: '[' is not a YAML value"),
+        ("data.source.deep=1", "--set data.source.deep: "),
+        ("tain.epochs=1", "tain: unknown key; did you mean 'train'"),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write(tmp_path, YAML), [override])
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "model: [", "a: !!python/object/apply:os.system ['true']"])
+def test_files_that_are_no_recipes(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match="recipe: "):
+        read_recipe(write(tmp_path, text))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        read_recipe(tmp_path / "no.yaml")
+
+
+def test_weights_are_found_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    file = write(tmp_path, "model: {source: builtin:lenet300, weights: w.safetensors}\ndata: digits\n")
+    assert read_recipe(file).model.weights == tmp_path / "w.safetensors"
+
+
+def test_the_demo_recipe_is_valid() -> None:
+    from importlib.resources import files
+
+    demo = Path(str(files("compress_then_export") / "demo.yaml"))
+    assert [stage.method for stage in read_recipe(demo).compress] == ["dpf", "dpf"]

@@ -1,0 +1,78 @@
+"""The output folder: whole or absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from compress_then_export.workspace import Workspace, WorkspaceError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_publish_replaces_an_older_bundle_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "bundle"
+    for text in ("one", "two"):
+        workspace = Workspace(out)
+        (workspace.bundle / "manifest.json").write_text(text)
+        (workspace.checkpoints / "a.ckpt").write_text("x")
+        workspace.publish()
+        assert (out / "manifest.json").read_text() == text
+        assert names(out.parent) == ["bundle"]
+
+
+def test_abandon_keeps_checkpoints_only(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "out")
+    (workspace.bundle / "model.onnx").write_text("half")
+    assert not workspace.abandon()
+    assert names(tmp_path) == []
+    workspace = Workspace(tmp_path / "out")
+    (workspace.bundle / "model.onnx").write_text("half")
+    (workspace.checkpoints / "train.ckpt").write_text("x")
+    assert workspace.abandon()
+    assert names(tmp_path) == ["out.partial"]
+    assert names(tmp_path / "out.partial") == ["checkpoints"]
+
+
+def test_an_unfinished_run_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "out")
+    (workspace.checkpoints / "train.ckpt").write_text("x")
+    with pytest.raises(WorkspaceError, match="add --resume"):
+        Workspace(tmp_path / "out")
+    again = Workspace(tmp_path / "out", resume=True)
+    assert (again.checkpoints / "train.ckpt").read_text() == "x"
+
+
+def test_resume_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="no unfinished run"):
+        Workspace(tmp_path / "out", resume=True)
+    assert names(tmp_path) == []
+
+
+def test_other_peoples_files_are_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    with pytest.raises(WorkspaceError, match="no bundle"):
+        Workspace(tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorkspaceError, match="is a file"):
+        Workspace(tmp_path / "file")
+    assert names(tmp_path) == ["file", "out"]
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    with pytest.raises(WorkspaceError, match="cannot write"):
+        Workspace(tmp_path / "plain" / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(WorkspaceError, match="cannot write"):
+            Workspace(tmp_path / "out")
+    finally:
+        tmp_path.chmod(0o700)

@@ -19,10 +19,11 @@ from torch import nn
 
 import runtime_check
 from compress import fold
+from compress.methods.base import Method
 from compress.recalibration import recalibrate
 from compress.shrink import ShrinkPlan, save_shrunk, shrink
 from compress.train import EpochRecord, accuracy, fit
-from compress_then_export.data import Dataset, open_data
+from compress_then_export.data import Dataset, Loader, open_data
 from compress_then_export.models import build, check_input, describe, load_weights
 from compress_then_export.recipe import Recipe, StageSection, TrainSection
 from compress_then_export.workspace import Workspace, write_json
@@ -155,17 +156,29 @@ def train(
     workspace: Workspace,
     journal: Journal,
     *,
-    pruner: Any = None,
+    pruner: Method | None = None,
+    calibration: Loader | None = None,
 ) -> None:
-    """One training with its own checkpoint; the model ends on the CPU, in eval mode."""
+    """One training with its own checkpoint; the model ends on the CPU, in eval mode.
+
+    With ``calibration`` batches, the accuracy after an epoch is that with BatchNorm statistics measured anew, as
+    they will be when the stage ends: running ones still belong to filters that have just come or gone.
+    """
     model.to(device_of(section))
     test = data.loader("test", batch_size=512)
+
+    def evaluate(trained: nn.Module) -> float:
+        if calibration is not None:
+            trained = copy.deepcopy(trained)
+            recalibrate(trained, calibration, limit=10)
+        return accuracy(trained, test)
+
     records = fit(
         model,
         data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=section.augment and None),
         section.settings(),
         pruner=pruner,
-        evaluate=lambda trained: accuracy(trained, test),
+        evaluate=evaluate,
         checkpoint=workspace.checkpoints / f"{name}.ckpt",
         fingerprint=fingerprint(recipe, name),
         label=name,
@@ -190,13 +203,16 @@ def prune(
     pruner = stage.pruner().planned(total, section.settings().learning_rate.drops(total))
     model.to(device_of(section))
     pruner.attach(model, loader)
+    calibration = None
+    if stage.recalibrates(section.epochs):
+        calibration = data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False)
     if section.epochs:
-        train(model, data, section, name, recipe, workspace, journal, pruner=pruner)
+        train(model, data, section, name, recipe, workspace, journal, pruner=pruner, calibration=calibration)
     pruner.finish()
     journal.masks += [{"stage": name, **asdict(record)} for record in pruner.history]
     fold(model)
-    if stage.recalibrates(section.epochs):
-        recalibrate(model, data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False))
+    if calibration is not None:
+        recalibrate(model, calibration)
     return model.cpu().eval()
 
 

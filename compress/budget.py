@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,15 +38,22 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     elif keep == 0:
         mask = torch.zeros_like(flat, dtype=torch.bool)
     else:
-        threshold = torch.kthvalue(flat, flat.numel() - keep + 1).values
+        threshold = _kth_smallest(flat, flat.numel() - keep + 1)
         mask = flat > threshold
         missing = keep - int(torch.count_nonzero(mask))
         ties = torch.nonzero(flat == threshold).flatten()
         mask[ties[:missing]] = True
-    # kthvalue orders NaN above everything, and NaN compares false: a NaN shows as a shortfall.
+    # A selection orders NaN above everything, and NaN compares false: a NaN shows as a shortfall.
     if bool(torch.isnan(flat).any()):
         raise ValueError("scores: some are NaN; the weights or gradients they come from are not finite")
     return mask.view_as(scores)
+
+
+def _kth_smallest(values: Tensor, k: int) -> Tensor:
+    """The k-th smallest value, counted from 1; on the CPU numpy selects twice as fast as torch.kthvalue (but has no bfloat16)."""
+    if values.device.type == "cpu" and values.dtype != torch.bfloat16:
+        return torch.as_tensor(np.partition(values.detach().numpy(), k - 1)[k - 1], dtype=values.dtype)
+    return torch.kthvalue(values, k).values
 
 
 def check_minimum(sizes: Sequence[int], sparsity: float, minimum: int) -> None:

@@ -73,3 +73,7 @@ def test_cubic_ramp_against_the_formula() -> None:
     values = [cubic(t, start=10, length=100, initial=0.0, final=0.9) for t in (0, 9, 10, 60, 110, 500)]
     assert values == pytest.approx([0, 0, 0, 0.9 * (1 - 0.5**3), 0.9, 0.9])
     assert cubic(0, start=0, length=0, initial=0.0, final=0.9) == 0.9
+
+
+def test_bfloat16_scores() -> None:
+    assert top_mask(torch.tensor([3.0, 1.0, 2.0], dtype=torch.bfloat16), 2).tolist() == [True, False, True]

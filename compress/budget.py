@@ -50,7 +50,7 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
 
 
 def _kth_smallest(values: Tensor, k: int) -> Tensor:
-    """The k-th smallest value, counted from 1; on the CPU numpy selects twice as fast as torch.kthvalue (but has no bfloat16)."""
+    """The k-th smallest value, counted from 1. Numpy selects twice as fast as torch on a CPU, but has no bfloat16."""
     if values.device.type == "cpu" and values.dtype != torch.bfloat16:
         return torch.as_tensor(np.partition(values.detach().numpy(), k - 1)[k - 1], dtype=values.dtype)
     return torch.kthvalue(values, k).values

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import runtime_check
-from compress import fold
+from compress import fold, sparsity_report
 from compress.methods.base import Method
 from compress.recalibration import recalibrate
 from compress.shrink import ShrinkPlan, save_shrunk, shrink
@@ -28,7 +28,7 @@ from compress_then_export.models import build, check_input, describe, load_weigh
 from compress_then_export.recipe import Recipe, StageSection, TrainSection
 from compress_then_export.workspace import Workspace, write_json
 from exporters import export
-from exporters.bundle import write_golden, write_manifest
+from exporters.bundle import versions, write_golden, write_manifest
 from exporters.inspection import ModelReport, inspect
 from runtime_check.report import render
 
@@ -227,7 +227,6 @@ def write_bundle(
     """Both ONNX files, the golden sample, the shrunk torch model and the manifest."""
     folder, example = workspace.bundle, torch.zeros(1, *data.input_shape)
     settings = recipe.export
-    metadata = {"recipe": json.dumps(recipe.resolved()), "tool": "compress-then-export"}
     export(
         model,
         example,
@@ -235,7 +234,7 @@ def write_bundle(
         encoding=settings.encoding,
         values=settings.values,
         dynamic_batch=settings.dynamic_batch,
-        metadata=metadata,
+        metadata=metadata(model, data, recipe),
     )
     export(
         baseline,
@@ -243,7 +242,7 @@ def write_bundle(
         folder / "dense.onnx",
         encoding="dense",
         dynamic_batch=settings.dynamic_batch,
-        metadata=metadata,
+        metadata=metadata(baseline, data, recipe),
     )
     save_shrunk(model, plans, folder)
     inputs, labels = data.sample("test", golden_samples(data))
@@ -257,6 +256,24 @@ def write_bundle(
         extra={"preprocessing": preprocessing(data)},
     )
     return inspected
+
+
+def metadata(model: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, str]:
+    """What the ONNX file says of itself, as JSON texts: where it comes from and what torch measured of it."""
+    zeros = sparsity_report(model)
+    metrics = {
+        "accuracy": accuracy(model, data.loader("test", batch_size=512)),
+        "samples": len(data.test),
+        "parameters": zeros.parameters,
+        "nonzero_parameters": zeros.nonzero_parameters,
+        "sparsity": zeros.sparsity,
+    }
+    return {
+        "recipe": json.dumps(recipe.resolved()),
+        "metrics": json.dumps(metrics),
+        "versions": json.dumps(versions()),
+        "preprocessing": json.dumps(preprocessing(data)),
+    }
 
 
 def finish_report(

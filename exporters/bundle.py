@@ -103,7 +103,7 @@ def write_manifest(
         "files": {name: _fingerprint(root / name) for name in sorted(_names(root))},
         "recipe": dict(recipe),
         "seed": seed,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": versions(),
         "figures": {side: _figures(side, figures) for side in ("baseline", "compressed")},
     }
     for key, value in (extra or {}).items():
@@ -117,6 +117,11 @@ def write_manifest(
     path = root / MANIFEST
     write_atomically(path, (text + "\n").encode())
     return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what an export looks like."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _names(root: Path) -> list[str]:

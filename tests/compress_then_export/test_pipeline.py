@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -101,6 +102,17 @@ def test_manifest_hashes_every_file(made: tuple[Path, dict[str, Any]]) -> None:
     assert manifest["seed"] == 3
     assert manifest["versions"].keys() >= {"python", "torch", "onnx", "onnxruntime"}
     assert manifest["preprocessing"]["input_shape"] == [1, 28, 28]
+
+
+def test_the_onnx_file_says_where_it_comes_from(made: tuple[Path, dict[str, Any]]) -> None:
+    out, document = made
+    said = {item.key: item.value for item in onnx.load(out / "model.onnx").metadata_props}
+    assert json.loads(said["recipe"]) == document["recipe"]
+    metrics = json.loads(said["metrics"])
+    assert metrics["accuracy"] == pytest.approx(document["compressed"]["accuracy"])
+    assert metrics["nonzero_parameters"] < metrics["parameters"]
+    assert json.loads(said["versions"]).keys() >= {"torch", "onnx", "onnxruntime", "compress-then-export"}
+    assert len(said["weights_sha256"]) == 64
 
 
 def test_report_tells_the_training_and_the_masks(made: tuple[Path, dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from compress import fold, sparsity_report
-from compress.learning_rate import LearningRate
+from compress.learning_rate import SCHEDULES, LearningRate, Schedule
 from compress.methods import DPF, FineTune, Gradual, Method, OneShot
 from compress.train import TrainSettings, accuracy, fit
 from compress_then_export.data import Dataset, open_data
@@ -30,7 +30,7 @@ from compress_then_export.models import build, describe
 
 TASKS = {
     "digits": ("builtin:lenet5_caffe", {"source": "digits"}, 0.05, 64),
-    "patches": ("builtin:resnet20", {"source": "patches"}, 0.1, 128),
+    "patches": ("builtin:resnet20", {"source": "patches"}, 0.05, 64),
 }
 METHODS = ("dense", "one_shot", "gradual", "dpf", "dpf+ft")
 
@@ -38,7 +38,10 @@ METHODS = ("dense", "one_shot", "gradual", "dpf", "dpf+ft")
 class Task:
     """One seed of a task. The dense training that every one-shot run starts from is done once."""
 
-    def __init__(self, name: str, epochs: int, seed: int, device: str, train_size: int | None) -> None:
+    def __init__(
+        self, name: str, epochs: int, seed: int, device: str, train_size: int | None, schedule: Schedule
+    ) -> None:
+        self.schedule = schedule
         self.source, data, self.lr, self.batch_size = TASKS[name]
         if train_size is not None:
             data = {**data, "train_size": train_size}
@@ -55,7 +58,7 @@ class Task:
     def train(self, model: nn.Module, epochs: int, method: Method | None = None, *, lr: float | None = None) -> None:
         """One stage; a method is attached, trained and folded."""
         loader = self.data.loader("train", batch_size=self.batch_size, seed=self.seed)
-        schedule = LearningRate(schedule="step")
+        schedule = LearningRate(schedule=self.schedule)
         settings = TrainSettings(
             epochs=epochs,
             batch_size=self.batch_size,
@@ -99,6 +102,7 @@ class Task:
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--sparsity", "sparsities", multiple=True, type=float, default=(0.8, 0.9, 0.95, 0.98), show_default=True)
 @click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), default=METHODS)
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", show_default=True)
 @click.option("--train-size", type=int, help="Use a subset of the training images.")
 @click.option("--threads", default=torch.get_num_threads(), show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), help="JSON-lines file; default out/accuracy-TASK.jsonl.")
@@ -108,6 +112,7 @@ def main(
     seeds: int,
     sparsities: tuple[float, ...],
     methods: tuple[str, ...],
+    schedule: Schedule,
     train_size: int | None,
     threads: int,
     results: Path | None,
@@ -120,10 +125,11 @@ def main(
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {key(row) for row in rows}
     for seed in range(seeds):
-        work = Task(task, epochs, seed, device, train_size)
+        work = Task(task, epochs, seed, device, train_size, schedule)
         for sparsity in sparsities:
             for method in methods:
-                row = {"task": task, "epochs": epochs, "train_size": train_size, "seed": seed, "method": method}
+                row = {"task": task, "epochs": epochs, "train_size": train_size, "schedule": schedule}
+                row |= {"seed": seed, "method": method}
                 row["sparsity"] = 0.0 if method == "dense" else sparsity
                 if key(row) in done:
                     continue
@@ -137,12 +143,13 @@ def main(
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 click.echo(json.dumps(row), err=True)
-    mine = [row for row in rows if row["task"] == task and row["epochs"] == epochs and row["train_size"] == train_size]
+    setting = {"task": task, "epochs": epochs, "train_size": train_size, "schedule": schedule}
+    mine = [row for row in rows if setting.items() <= row.items()]
     click.echo(table(mine, sparsities, methods))
 
 
 def key(row: dict[str, object]) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("task", "epochs", "train_size", "seed", "method", "sparsity"))
+    return tuple(row[name] for name in ("task", "epochs", "train_size", "schedule", "seed", "method", "sparsity"))
 
 
 def table(rows: list[dict[str, object]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:

@@ -28,6 +28,9 @@ class Workspace:
     """
 
     def __init__(self, out: Path, *, resume: bool = False) -> None:
+        out = out.absolute()
+        if out == Path.cwd() or out.is_mount():  # neither can be replaced as a whole
+            raise WorkspaceError(f"--out: {out} cannot be replaced as a whole; name a folder inside it")
         self.out = out
         self.partial = out.with_name(out.name + ".partial")
         if out.exists() and not out.is_dir():

@@ -62,6 +62,14 @@ def test_other_peoples_files_are_not_touched(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file", "out"]
 
 
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_folders_that_cannot_be_replaced(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkspaceError, match="name a folder inside it"):
+        Workspace(Path(out))
+    assert names(tmp_path) == []
+
+
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     with pytest.raises(WorkspaceError, match="cannot write"):

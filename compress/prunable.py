@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -22,11 +24,13 @@ class PrunableWeight:
         name: name in the plain model's ``state_dict``, "layer1.0.conv1.weight".
         module: the layer that owns it.
         filter_axis: axis that counts output channels (0; 1 for transposed convolutions).
+        normalised: a BatchNorm over its output channels is registered right behind the layer.
     """
 
     name: str
     module: nn.Module
     filter_axis: int
+    normalised: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ def prunable_weights(
     owners = Counter(id(stored_weight(module)) for _, module in layers)
     linears = [name for name, module in layers if isinstance(module, nn.Linear)]
     unused = set(exclude)
+    normalised = _before_batchnorm(model)
     chosen, left_out = [], {}
     for position, (name, module) in enumerate(layers):
         weight_name = f"{name}.weight" if name else "weight"
@@ -80,8 +85,9 @@ def prunable_weights(
             continue
         if not bool(torch.isfinite(stored_weight(module)).all()):
             raise ValueError(f"model: {weight_name} holds NaN or infinite values; repair or retrain the weights")
+        axis = 1 if isinstance(module, _TRANSPOSED) else 0
         chosen.append(
-            PrunableWeight(name=weight_name, module=module, filter_axis=1 if isinstance(module, _TRANSPOSED) else 0)
+            PrunableWeight(name=weight_name, module=module, filter_axis=axis, normalised=id(module) in normalised)
         )
     if unused:
         raise ValueError(
@@ -99,6 +105,17 @@ def prunable_weights(
 def is_layer(module: nn.Module) -> bool:
     """A convolution or linear layer, whose weight counts as prunable."""
     return isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED))
+
+
+def _before_batchnorm(model: nn.Module) -> set[int]:
+    """ids of the modules whose next leaf in registration order is a BatchNorm of as many channels."""
+    leaves = [module for module in model.modules() if not list(module.children())]
+    return {
+        id(module)
+        for module, following in pairwise(leaves)
+        if isinstance(following, _BatchNorm)
+        and following.num_features in (getattr(module, "out_channels", None), getattr(module, "out_features", None))
+    }
 
 
 def _is_depthwise(module: nn.Module) -> bool:

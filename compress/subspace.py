@@ -24,36 +24,43 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class _StraightThroughMask(torch.autograd.Function):
-    """m ⊙ β forward, the identity backward."""
+    """m ⊙ β forward, the identity backward, but for dead filters before a BatchNorm (:func:`_limited`)."""
 
     @staticmethod
-    def forward(beta: Tensor, mask: Tensor) -> Tensor:
+    def forward(beta: Tensor, mask: Tensor, normalised_axis: int | None) -> Tensor:
         return torch.where(mask, beta, 0.0)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
+        ctx.normalised_axis = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None, None]:
         (mask,) = ctx.saved_tensors
-        return _limited(grad_outputs[0], mask), None
+        if ctx.normalised_axis is None:
+            return grad_outputs[0], None, None
+        return _limited(grad_outputs[0], mask, ctx.normalised_axis), None, None
 
 
-def _limited(gradient: Tensor, mask: Tensor) -> Tensor:
-    """The feedback of removed filters, no longer than the mean gradient of the living ones.
+def _limited(gradient: Tensor, mask: Tensor, filter_axis: int) -> Tensor:
+    """The feedback of filters without a living weight, no longer than the mean gradient of the others.
 
-    A removed filter gives BatchNorm a channel of variance 0, whose derivative is 1/√ε (316 times that of a
+    A dead filter gives BatchNorm a channel of variance 0, whose derivative is 1/√ε (316 times that of a
     healthy channel at the usual ε): unlimited, a few steps blow the dense filter up until it wins every
-    ranking. Single weights are never alone in their channel and pass as they are.
+    ranking. Where a whole layer is dead there is nothing to compare with, and √ε itself undoes the factor.
     """
-    unit = [axis for axis in range(gradient.dim()) if mask.shape[axis] != gradient.shape[axis]]
-    if not unit:
+    others = [axis for axis in range(gradient.dim()) if axis != filter_axis]
+    alive = mask.sum(dim=others, keepdim=True) > 0
+    if bool(alive.all()):
         return gradient
-    norms: Tensor = torch.linalg.vector_norm(gradient, dim=unit, keepdim=True)
-    limit = torch.where(mask, norms, 0.0).sum() / mask.sum().clamp(min=1)
-    factor = torch.where(mask, 1.0, (limit / norms.clamp(min=1e-30)).clamp(max=1.0))
-    return gradient * factor
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=others, keepdim=True)
+    living = alive.sum()
+    limit = torch.where(alive, norms, 0.0).sum() / living if living > 0 else norms * _BATCHNORM_EPS**0.5
+    return gradient * torch.where(alive, 1.0, (limit / norms.clamp(min=1e-30)).clamp(max=1.0))
+
+
+_BATCHNORM_EPS = 1e-5
 
 
 class Subspace(nn.Module):
@@ -66,6 +73,8 @@ class Subspace(nn.Module):
             It must offer ``coefficients(weight)``, the inverse used when a weight is assigned.
         frozen: module that returns W₀ when called, ``None`` for zero.
         straight_through: let the gradient reach every coefficient, also the masked ones.
+        normalised_axis: axis of the output channels where a BatchNorm follows, so that the feedback of dead
+            filters is limited; ``None`` leaves every gradient as it is.
     """
 
     mask: Tensor
@@ -77,18 +86,20 @@ class Subspace(nn.Module):
         basis: nn.Module | None = None,
         frozen: nn.Module | None = None,
         straight_through: bool = False,
+        normalised_axis: int | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mask", mask.to(torch.bool))
         self.basis = basis
         self.frozen = frozen
         self.straight_through = straight_through
+        self.normalised_axis = normalised_axis
 
     def forward(self, beta: Tensor) -> Tensor:
         """The weight W for coefficients β."""
         # where, not a product: 0 * -x is -0.0 and 0 * inf is nan; a pruned weight is +0.0.
         if self.straight_through:
-            live: Tensor = _StraightThroughMask.apply(beta, self.mask)  # type: ignore[no-untyped-call]
+            live: Tensor = _StraightThroughMask.apply(beta, self.mask, self.normalised_axis)  # type: ignore[no-untyped-call]
         else:
             live = torch.where(self.mask, beta, 0.0)
         weight: Tensor = live if self.basis is None else self.basis(live)
@@ -130,7 +141,11 @@ def attach(
     for weight in chosen:
         tensor = stored_weight(weight.module)
         mask = (masks or {}).get(weight.name, torch.ones_like(tensor, dtype=torch.bool))
-        subspace = Subspace(mask.to(tensor.device), straight_through=straight_through)
+        subspace = Subspace(
+            mask.to(tensor.device),
+            straight_through=straight_through,
+            normalised_axis=weight.filter_axis if weight.normalised else None,
+        )
         parametrize.register_parametrization(weight.module, "weight", subspace)
         subspaces[weight.name] = subspace
     return subspaces

@@ -53,6 +53,16 @@ def test_transposed_convolutions_count_filters_on_axis_one() -> None:
     assert weight.filter_axis == 1
 
 
+def test_layers_before_a_batchnorm_are_known() -> None:
+    weights = prunable_weights(network(), skip_last_linear=False).weights
+    assert {w.name: w.normalised for w in weights} == {
+        "stem.weight": True,
+        "depthwise.weight": False,
+        "hidden.weight": False,
+        "head.weight": False,
+    }
+
+
 def test_nothing_to_prune_says_why() -> None:
     with pytest.raises(ValueError, match=r"no weight is left to prune.*last linear layer"):
         prunable_weights(nn.Linear(3, 3))

@@ -70,12 +70,35 @@ def test_feedback_of_removed_filters_is_no_longer_than_the_mean_of_the_living() 
     upstream = torch.randn(5, 4, 3, 3)
     upstream[1] *= 316  # what BatchNorm makes of a channel without variance
     upstream[3] *= 1e-3
-    Subspace(mask, straight_through=True)(beta).backward(upstream)
+    Subspace(mask, straight_through=True, normalised_axis=0)(beta).backward(upstream)
     norms = upstream.flatten(1).norm(dim=1)
     limit = norms[[0, 2, 4]].mean()
     assert beta.grad is not None
     torch.testing.assert_close(beta.grad[1], upstream[1] * limit / norms[1])
     torch.testing.assert_close(beta.grad[[0, 2, 3, 4]], upstream[[0, 2, 3, 4]])
+
+
+def test_feedback_is_limited_for_filters_that_lost_every_single_weight_too() -> None:
+    beta = torch.randn(4, 3, 2, 2, requires_grad=True)
+    mask = torch.ones(4, 3, 2, 2, dtype=torch.bool)
+    mask[1] = False
+    mask[2, 1:] = False  # a filter with some weights left passes as it is
+    upstream = torch.randn(4, 3, 2, 2)
+    upstream[1] *= 316
+    Subspace(mask, straight_through=True, normalised_axis=0)(beta).backward(upstream)
+    norms = upstream.flatten(1).norm(dim=1)
+    assert beta.grad is not None
+    torch.testing.assert_close(beta.grad[1], upstream[1] * norms[[0, 2, 3]].mean() / norms[1])
+    torch.testing.assert_close(beta.grad[[0, 2, 3]], upstream[[0, 2, 3]])
+
+
+def test_a_layer_that_is_dead_as_a_whole_still_hears() -> None:
+    beta = torch.randn(4, 3, requires_grad=True)
+    Subspace(torch.zeros(4, 3, dtype=torch.bool), straight_through=True, normalised_axis=0)(beta).backward(
+        torch.ones(4, 3)
+    )
+    assert beta.grad is not None
+    torch.testing.assert_close(beta.grad, torch.full((4, 3), 1e-5**0.5))
 
 
 def test_masked_weights_are_plus_zero_even_for_negative_and_infinite_coefficients() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -20,9 +21,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(path.suffix + ".partial")
     try:
         with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            except RuntimeError as error:  # how torch reports a full disk
+                raise OSError(errno.ENOSPC, "cannot write the checkpoint, the disk may be full", str(path)) from error
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

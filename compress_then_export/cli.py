@@ -82,13 +82,10 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool
 @one_line_errors
 def demo(out: Path, as_json: bool) -> None:
     """The whole path on real data, in about a minute on two cores."""
-    import shutil
-
     from compress_then_export.recipe import read_recipe
 
     with as_file(files("compress_then_export") / "demo.yaml") as path:
         parsed = read_recipe(path)
-    shutil.rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
     _run(parsed, out, resume=False, as_json=as_json)
 
 

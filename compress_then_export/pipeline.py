@@ -350,9 +350,13 @@ def device_of(section: TrainSection) -> torch.device:
     """The device to train on: the first GPU where there is one, unless the recipe names another."""
     if section.device != "auto":
         try:
-            return torch.device(section.device)
-        except RuntimeError as error:
-            raise ValueError(f"train.device: {section.device!r} is no device; write auto, cpu or cuda") from error
+            device = torch.device(section.device)
+            torch.empty(0, device=device)
+            return device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"train.device: {section.device!r} cannot be used here; write auto, cpu or cuda"
+            ) from error
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

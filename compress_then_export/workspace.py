@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
+
+MARKER = "unfinished-run.txt"
 
 
 class WorkspaceError(ValueError):
@@ -35,8 +38,12 @@ class Workspace:
         self.partial = out.with_name(out.name + ".partial")
         if out.exists() and not out.is_dir():
             raise WorkspaceError(f"--out: {out} is a file; name a folder")
-        if out.exists() and any(out.iterdir()) and not (out / "manifest.json").exists():
+        if out.exists() and any(out.iterdir()) and not _is_bundle(out):
             raise WorkspaceError(f"--out: {out} holds files that are no bundle; choose another folder or empty it")
+        if self.partial.exists() and not (self.partial / MARKER).exists():
+            raise WorkspaceError(
+                f"--out: {self.partial} is in the way and not of this tool; move it or choose another name"
+            )
         unfinished = self.checkpoints.exists() and any(self.checkpoints.iterdir())
         if resume and not unfinished:
             raise WorkspaceError(f"--resume: there is no unfinished run at {self.partial}; run without --resume")
@@ -48,9 +55,7 @@ class Workspace:
             shutil.rmtree(self.bundle, ignore_errors=True)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.bundle.mkdir()
-            probe = self.partial / "probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            (self.partial / MARKER).write_text("compress-then-export works here; delete it to start over\n")
         except OSError as error:
             raise WorkspaceError(f"--out: cannot write to {out} ({error.strerror})") from error
 
@@ -67,17 +72,15 @@ class Workspace:
     def publish(self) -> None:
         """Make the bundle appear at OUT as a whole and remove what only the run needed."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        old = self.out.with_name(self.out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = Path(tempfile.mkdtemp(prefix=self.out.name + ".old-", dir=self.out.parent)) / "bundle"
         if self.out.exists():
             self.out.rename(old)
         try:
             self.bundle.rename(self.out)
-        except OSError:
-            if old.exists():
+        finally:
+            if not self.out.exists() and old.exists():
                 old.rename(self.out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old.parent, ignore_errors=True)
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def abandon(self) -> bool:
@@ -86,6 +89,16 @@ class Workspace:
         if self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             return True
         shutil.rmtree(self.partial, ignore_errors=True)
+        return False
+
+
+def _is_bundle(folder: Path) -> bool:
+    """A folder that this tool made: its manifest says so and lists every file in it."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        listed = {"manifest.json", *manifest["files"]}
+        return manifest["tool"] == "compress-then-export" and {path.name for path in folder.iterdir()} <= listed
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -1,5 +1,6 @@
 """The output folder: whole or absent."""
 
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def names(folder: Path) -> list[str]:
 
 def test_publish_replaces_an_older_bundle_as_a_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "bundle"
-    for text in ("one", "two"):
+    for number in range(2):
+        text = json.dumps({"tool": "compress-then-export", "files": {}, "number": number})
         workspace = Workspace(out)
         (workspace.bundle / "manifest.json").write_text(text)
         (workspace.checkpoints / "a.ckpt").write_text("x")
@@ -33,7 +35,7 @@ def test_abandon_keeps_checkpoints_only(tmp_path: Path) -> None:
     (workspace.checkpoints / "train.ckpt").write_text("x")
     assert workspace.abandon()
     assert names(tmp_path) == ["out.partial"]
-    assert names(tmp_path / "out.partial") == ["checkpoints"]
+    assert names(tmp_path / "out.partial") == ["checkpoints", "unfinished-run.txt"]
 
 
 def test_an_unfinished_run_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
@@ -56,6 +58,16 @@ def test_other_peoples_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.tex").write_text("x")
     with pytest.raises(WorkspaceError, match="no bundle"):
         Workspace(tmp_path / "out")
+    (tmp_path / "out" / "thesis.tex").unlink()
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    with pytest.raises(WorkspaceError, match="no bundle"):
+        Workspace(tmp_path / "out")
+    (tmp_path / "new.partial").mkdir()
+    (tmp_path / "new.partial" / "precious").write_text("x")
+    with pytest.raises(WorkspaceError, match="not of this tool"):
+        Workspace(tmp_path / "new")
+    (tmp_path / "new.partial" / "precious").unlink()
+    (tmp_path / "new.partial").rmdir()
     (tmp_path / "file").write_text("x")
     with pytest.raises(WorkspaceError, match="is a file"):
         Workspace(tmp_path / "file")

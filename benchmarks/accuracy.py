@@ -15,7 +15,9 @@ import copy
 import json
 import statistics
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -24,30 +26,43 @@ from torch import nn
 from compress import fold, sparsity_report
 from compress.learning_rate import SCHEDULES, LearningRate, Schedule
 from compress.methods import DPF, FineTune, Gradual, Method, OneShot
+from compress.methods.ramped import Ramped
 from compress.train import TrainSettings, accuracy, fit
 from compress_then_export.data import Dataset, open_data
 from compress_then_export.models import build, describe
 
 TASKS = {
-    "digits": ("builtin:lenet5_caffe", {"source": "digits"}, 0.05, 64),
-    "patches": ("builtin:resnet20", {"source": "patches"}, 0.05, 64),
+    "digits": ("builtin:lenet5_caffe", {"source": "digits"}),
+    "patches": ("builtin:resnet20", {"source": "patches"}),
 }
 METHODS = ("dense", "one_shot", "gradual", "dpf", "dpf+ft")
 
 
-class Task:
-    """One seed of a task. The dense training that every one-shot run starts from is done once."""
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every row of one table has in common, and every row of the file carries."""
 
-    def __init__(
-        self, name: str, epochs: int, seed: int, device: str, train_size: int | None, schedule: Schedule
-    ) -> None:
-        self.schedule = schedule
-        self.source, data, self.lr, self.batch_size = TASKS[name]
-        if train_size is not None:
-            data = {**data, "train_size": train_size}
+    task: str
+    epochs: int
+    train_size: int | None
+    schedule: Schedule
+    lr: float
+    batch_size: int
+    weight_decay: float
+    ramp: float
+    period: int
+
+
+class Task:
+    """One seed of a setting. The dense training that every one-shot run starts from is done once."""
+
+    def __init__(self, setting: Setting, seed: int, device: str) -> None:
+        self.setting, self.seed, self.device = setting, seed, device
+        self.source, data = TASKS[setting.task]
+        if setting.train_size is not None:
+            data = {**data, "train_size": setting.train_size}
         info = describe(self.source)
         self.data: Dataset = open_data(data, input_shape=info.input_shape, fixed_size=info.fixed_size)
-        self.epochs, self.seed, self.device = epochs, seed, device
         self.dense: nn.Module | None = None
 
     def model(self) -> nn.Module:
@@ -57,17 +72,20 @@ class Task:
 
     def train(self, model: nn.Module, epochs: int, method: Method | None = None, *, lr: float | None = None) -> None:
         """One stage; a method is attached, trained and folded."""
-        loader = self.data.loader("train", batch_size=self.batch_size, seed=self.seed)
-        schedule = LearningRate(schedule=self.schedule)
+        setting = self.setting
+        loader = self.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
+        schedule = LearningRate(schedule=setting.schedule)
         settings = TrainSettings(
             epochs=epochs,
-            batch_size=self.batch_size,
-            lr=lr or self.lr,
-            weight_decay=1e-4,
+            batch_size=setting.batch_size,
+            lr=lr or setting.lr,
+            weight_decay=setting.weight_decay,
             seed=self.seed,
             learning_rate=schedule,
         )
         total = len(loader) * epochs
+        if isinstance(method, Ramped):
+            method = replace(method, ramp_steps=int(total * setting.ramp), period=setting.period)
         pruner = None if method is None else method.planned(total, schedule.drops(total))
         if pruner is not None:
             pruner.attach(model, loader)
@@ -77,22 +95,23 @@ class Task:
             fold(model)
 
     def run(self, method: str, sparsity: float) -> nn.Module:
-        model, quarter = self.model(), max(1, self.epochs // 4)
+        model, epochs, fine = self.model(), self.setting.epochs, self.setting.lr / 2
+        quarter = max(1, epochs // 4)
         if method == "dense":
-            self.train(model, self.epochs)
+            self.train(model, epochs)
         elif method == "one_shot":
             if self.dense is None:
-                self.train(model, self.epochs - quarter)
+                self.train(model, epochs - quarter)
                 self.dense = model
             model = copy.deepcopy(self.dense)
-            self.train(model, quarter, OneShot(sparsity=sparsity), lr=self.lr / 2)
+            self.train(model, quarter, OneShot(sparsity=sparsity), lr=fine)
         elif method == "gradual":
-            self.train(model, self.epochs, Gradual(sparsity=sparsity, period=16))
+            self.train(model, epochs, Gradual(sparsity=sparsity))
         elif method == "dpf":
-            self.train(model, self.epochs, DPF(sparsity=sparsity))
+            self.train(model, epochs, DPF(sparsity=sparsity))
         else:
-            self.train(model, self.epochs - quarter, DPF(sparsity=sparsity))
-            self.train(model, quarter, FineTune(), lr=self.lr / 2)
+            self.train(model, epochs - quarter, DPF(sparsity=sparsity))
+            self.train(model, quarter, FineTune(), lr=fine)
         return model
 
 
@@ -104,32 +123,35 @@ class Task:
 @click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), default=METHODS)
 @click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", show_default=True)
 @click.option("--train-size", type=int, help="Use a subset of the training images.")
+@click.option("--lr", default=0.05, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--weight-decay", default=1e-4, show_default=True)
+@click.option("--ramp", default=0.75, show_default=True, help="Share of a ramped stage until the last sparsity.")
+@click.option("--period", default=16, show_default=True, help="Steps between two rankings of the mask.")
 @click.option("--threads", default=torch.get_num_threads(), show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), help="JSON-lines file; default out/accuracy-TASK.jsonl.")
 def main(
-    task: str,
-    epochs: int,
     seeds: int,
     sparsities: tuple[float, ...],
     methods: tuple[str, ...],
-    schedule: Schedule,
-    train_size: int | None,
     threads: int,
     results: Path | None,
+    **common: Any,
 ) -> None:
     """Run what is missing and print the table."""
+    setting = Setting(**common)
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    results = results or Path("out") / f"accuracy-{task}.jsonl"
+    results = results or Path("out") / f"accuracy-{setting.task}.jsonl"
     results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    rows = [row for row in rows if asdict(setting).items() <= row.items()]
     done = {key(row) for row in rows}
     for seed in range(seeds):
-        work = Task(task, epochs, seed, device, train_size, schedule)
+        work = Task(setting, seed, device)
         for sparsity in sparsities:
             for method in methods:
-                row = {"task": task, "epochs": epochs, "train_size": train_size, "schedule": schedule}
-                row |= {"seed": seed, "method": method}
+                row: dict[str, Any] = {**asdict(setting), "seed": seed, "method": method}
                 row["sparsity"] = 0.0 if method == "dense" else sparsity
                 if key(row) in done:
                     continue
@@ -143,27 +165,21 @@ def main(
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 click.echo(json.dumps(row), err=True)
-    setting = {"task": task, "epochs": epochs, "train_size": train_size, "schedule": schedule}
-    mine = [row for row in rows if setting.items() <= row.items()]
-    click.echo(table(mine, sparsities, methods))
+    click.echo(table(rows, sparsities, methods))
 
 
-def key(row: dict[str, object]) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("task", "epochs", "train_size", "schedule", "seed", "method", "sparsity"))
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["seed"], row["method"], row["sparsity"]
 
 
-def table(rows: list[dict[str, object]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
+def table(rows: list[dict[str, Any]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
     """Mean accuracy in percent, with the standard deviation over seeds where there are several."""
     lines = ["| method | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |", "|---" * (len(sparsities) + 1) + "|"]
     for method in methods:
         cells = []
         for sparsity in sparsities:
             wanted = 0.0 if method == "dense" else sparsity
-            values = [
-                100 * float(r["accuracy"])  # type: ignore[arg-type]
-                for r in rows
-                if r["method"] == method and r["sparsity"] == wanted
-            ]
+            values = [100 * r["accuracy"] for r in rows if r["method"] == method and r["sparsity"] == wanted]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")

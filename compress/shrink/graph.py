@@ -90,13 +90,16 @@ def build_graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
+    pruners: dict[Any, Any] = {Port: _PortPruner()}
+    for module in maps:
+        pruners[type(module)] = _FixedMapPruner()
     graph = tp.DependencyGraph()
     graph.build_dependency(
         _Ported(model, inputs),
         inputs,
         forward_fn=lambda m, x: m(*x),
         output_transform=lambda out: list(_fresh_outputs(out)),
-        customized_pruners={Port: _PortPruner(), **{type(module): _FixedMapPruner() for module in maps}},
+        customized_pruners=pruners,
         verbose=False,
     )
     return graph

@@ -59,10 +59,11 @@ def prunable_weights(
         exclude: shell patterns of weight or module names that stay dense, "layer4.*".
 
     Raises:
-        ValueError: nothing is left to prune, a pattern matches nothing, or a weight is NaN or infinite.
+        ValueError: nothing is left to prune, a pattern matches nothing, a layer is lazy, or a weight is NaN or
+            infinite.
     """
     layers = [(name, module) for name, module in model.named_modules() if is_layer(module)]
-    owners = Counter(id(stored_weight(module)) for _, module in layers)
+    owners = Counter(id(tensor) for module in model.modules() for tensor in module._parameters.values())
     linears = [name for name, module in layers if isinstance(module, nn.Linear)]
     unused = set(exclude)
     normalised = _before_batchnorm(model)
@@ -83,6 +84,10 @@ def prunable_weights(
         if reason:
             left_out[weight_name] = reason
             continue
+        if isinstance(module.weight, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"model: {weight_name} has no shape yet (lazy layer); run one batch through the model first"
+            )
         if not bool(torch.isfinite(stored_weight(module)).all()):
             raise ValueError(f"model: {weight_name} holds NaN or infinite values; repair or retrain the weights")
         axis = 1 if isinstance(module, _TRANSPOSED) else 0
@@ -128,21 +133,21 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 def stored_weight(module: nn.Module) -> Tensor:
     """The weight as the optimizer sees it: the coefficients β where the formula is attached."""
+    weight = module.weight
     if parametrize.is_parametrized(module, "weight"):
-        chain = module.get_submodule("parametrizations.weight")
-        assert isinstance(chain, parametrize.ParametrizationList)
-        weight = chain.original
-    else:
-        weight = module.weight  # type: ignore[assignment]
+        weight = getattr(module.get_submodule("parametrizations.weight"), "original", weight)
     assert isinstance(weight, Tensor)
     return weight
 
 
 def _reason_to_skip(module: nn.Module, owners: Counter[int]) -> str | None:
+    weight = module._parameters.get("weight")
     if parametrize.is_parametrized(module, "weight"):
         return "already parametrized"
-    if owners[id(stored_weight(module))] > 1:
+    if weight is None:
+        return "computed from other parameters (weight_norm, torch.nn.utils.prune); make it plain first"
+    if owners[id(weight)] > 1:
         return "shared with another layer"
-    if not stored_weight(module).is_floating_point():
+    if not weight.is_floating_point():
         return "not a floating-point weight"
     return None

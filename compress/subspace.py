@@ -137,18 +137,32 @@ def attach(
             raise ValueError(
                 f"model: {weight.name} already carries a parametrization; call fold(model) before attaching"
             )
-    subspaces = {}
-    for weight in chosen:
-        tensor = stored_weight(weight.module)
-        mask = (masks or {}).get(weight.name, torch.ones_like(tensor, dtype=torch.bool))
-        subspace = Subspace(
-            mask.to(tensor.device),
-            straight_through=straight_through,
-            normalised_axis=weight.filter_axis if weight.normalised else None,
-        )
-        parametrize.register_parametrization(weight.module, "weight", subspace)
-        subspaces[weight.name] = subspace
+    subspaces: dict[str, Subspace] = {}
+    try:
+        for weight in chosen:
+            tensor = stored_weight(weight.module)
+            mask = (masks or {}).get(weight.name, torch.ones_like(tensor, dtype=torch.bool))
+            subspace = Subspace(
+                mask.to(tensor.device),
+                straight_through=straight_through,
+                normalised_axis=weight.filter_axis if weight.normalised else None,
+            )
+            parametrize.register_parametrization(weight.module, "weight", subspace)
+            subspaces[weight.name] = subspace
+    except BaseException:
+        detach(chosen)
+        raise
     return subspaces
+
+
+def detach(weights: Iterable[PrunableWeight]) -> None:
+    """Take the formula off again and leave the coefficients β, as if :func:`attach` had not been called."""
+    for weight in weights:
+        if parametrize.is_parametrized(weight.module, "weight"):
+            formula = weight.module.get_submodule("parametrizations.weight.0")
+            assert isinstance(formula, Subspace)
+            formula.mask = torch.ones_like(formula.mask)
+            _fold(weight.module)
 
 
 def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Subspace]]:
@@ -173,15 +187,13 @@ def fold(model: ModelT) -> ModelT:
     their identity, so an optimizer made for the attached model goes on working.
     """
     for _, module, _ in list(parametrized_weights(model)):
-        order = [name for name, _ in _parameter_slots(module)]
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-        parameters = module._parameters
-        for name in order:  # re-registered last by torch; put every parameter back in its place
-            parameters[name] = parameters.pop(name)
+        _fold(module)
     return model
 
 
-def _parameter_slots(module: nn.Module) -> list[tuple[str, nn.Parameter | None]]:
-    """Names of a parametrized module's own parameters in the order its class registered them."""
-    slots = list(module._parameters.items())
-    return [("weight", None), *(slot for slot in slots if slot[0] != "weight")]
+def _fold(module: nn.Module) -> None:
+    parameters = module._parameters
+    others = list(parameters)
+    parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    for name in others:  # torch registered the weight last; layers have it first
+        parameters[name] = parameters.pop(name)

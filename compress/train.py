@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from compress.checkpoint import load_checkpoint, save_checkpoint
-from compress.checks import require
+from compress.checks import require, require_whole
 from compress.learning_rate import LearningRate
 from compress.methods.base import Method
 
@@ -53,14 +53,9 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.epochs, int) and self.epochs >= 0
-        require(whole, "epochs", self.epochs, "a whole number, 0 or more")
-        require(
-            isinstance(self.batch_size, int) and self.batch_size >= 1,
-            "batch_size",
-            self.batch_size,
-            "1 or more",
-        )
+        require_whole("epochs", self.epochs, 0)
+        require_whole("batch_size", self.batch_size, 1)
+        require_whole("seed", self.seed, 0)
         require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
         require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a positive learning rate")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")

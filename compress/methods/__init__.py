@@ -47,10 +47,6 @@ def create(name: str, **settings: Any) -> Method:
     methods = available()
     if name not in methods:
         raise ValueError(f"method: there is no {name!r}{did_you_mean(name, methods)}")
-    known = [setting.name for setting in settings_of(methods[name])]
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"{key}: {name} has no such setting{did_you_mean(key, known)}")
     return methods[name](**settings)
 
 

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
 from compress.prunable import PrunableWeight, prunable_weights, stored_weight
-from compress.subspace import Subspace, attach, fold
+from compress.subspace import Subspace, attach, detach
+from compress.suggestion import did_you_mean
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -78,7 +80,19 @@ class Method(ABC):
     paper: ClassVar[str]
     straight_through: ClassVar[bool] = False
 
+    def __new__(cls, **settings: Any) -> Self:
+        """Refuse an unknown setting, with a suggestion; ``__init__`` would say it in Python's words."""
+        known = [field.name for field in fields(cls) if field.init]
+        for key in settings:
+            if key not in known:
+                raise ValueError(f"{key}: {cls.name} has no such setting{did_you_mean(key, known)}")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
+        for switch in fields(self):
+            if isinstance(switch.default, bool):
+                value = getattr(self, switch.name)
+                require(isinstance(value, bool), switch.name, value, "true or false")
         if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
             raise ValueError(f"exclude: {self.exclude!r} is not a list of patterns; write ['layer4.*']")
         object.__setattr__(self, "exclude", tuple(self.exclude))
@@ -144,8 +158,8 @@ class Method(ABC):
         )
         try:
             _update(run, self.masks_at(run, 0))
-        except ValueError:
-            fold(model)  # the masks are still all ones: this leaves the model as it came
+        except BaseException:
+            detach(selection.weights)
             raise
         object.__setattr__(self, "_run", run)
 

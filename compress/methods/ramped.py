@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from compress.checks import require
+from compress.checks import require_whole
 from compress.methods.base import setting
 from compress.methods.ranked import Ranked
 from compress.schedules import cubic
@@ -24,12 +24,10 @@ class Ramped(Ranked):
 
     def validate_schedule(self) -> None:
         """Check the three step counts."""
-        whole = isinstance(self.start_step, int) and self.start_step >= 0
-        require(whole, "start_step", self.start_step, "a whole number of steps, 0 or more")
-        whole = self.ramp_steps is None or (isinstance(self.ramp_steps, int) and self.ramp_steps >= 0)
-        require(whole, "ramp_steps", self.ramp_steps, "a whole number of steps, 0 or more")
-        whole = isinstance(self.period, int) and self.period >= 1
-        require(whole, "period", self.period, "a whole number of steps, 1 or more")
+        require_whole("start_step", self.start_step, 0, "a whole number of steps")
+        if self.ramp_steps is not None:
+            require_whole("ramp_steps", self.ramp_steps, 0, "a whole number of steps")
+        require_whole("period", self.period, 1, "a whole number of steps")
 
     def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
         """Fill ``ramp_steps``: up to the second learning-rate drop, else three quarters of what is left."""

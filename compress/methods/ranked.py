@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.budget import DISTRIBUTIONS, Distribution, allocate, check_minimum
-from compress.checks import require
+from compress.checks import require, require_whole
 from compress.methods.base import Method, Run, setting
 from compress.prunable import PrunableWeight
 from compress.scores import STRUCTURES, Structure, magnitude
@@ -43,12 +43,8 @@ class Ranked(Method):
             self.distribution,
             f"one of {', '.join(DISTRIBUTIONS)}",
         )
-        require(
-            self.minimum_units is None or (isinstance(self.minimum_units, int) and self.minimum_units >= 0),
-            "minimum_units",
-            self.minimum_units,
-            "a whole number, 0 or more",
-        )
+        if self.minimum_units is not None:
+            require_whole("minimum_units", self.minimum_units, 0)
         self.validate_schedule()
 
     @abstractmethod

@@ -261,6 +261,8 @@ def test_planned_fills_only_what_is_open() -> None:
         ("dpf", {"sparsity": float("nan")}, "sparsity: nan"),
         ("dpf", {"sparsity": "0.9"}, "sparsity: '0.9'"),
         ("dpf", {"period": 0}, "period: 0"),
+        ("dpf", {"period": True}, "period: True"),
+        ("dpf", {"skip_first": "maybe"}, "skip_first: 'maybe' is not true or false"),
         ("dpf", {"ramp_steps": -1}, "ramp_steps: -1"),
         ("gradual", {"start_step": 1.5}, "start_step: 1.5"),
         ("one_shot", {"structure": "filter"}, "structure: 'filter'"),
@@ -272,6 +274,29 @@ def test_planned_fills_only_what_is_open() -> None:
 def test_wrong_settings_name_the_argument(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create(name, **settings)
+
+
+def test_an_unknown_setting_of_the_class_itself_is_a_value_error_with_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="sparsty: dpf has no such setting; did you mean 'sparsity'"):
+        DPF(sparsty=0.9)  # type: ignore[call-arg]
+
+
+def test_a_failure_while_attaching_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    calls = iter([False, True])
+    real = torch.nn.utils.parametrize.register_parametrization
+
+    def fails_at_the_second(*args: Any, **kwargs: Any) -> Any:
+        if next(calls):
+            raise RuntimeError("out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.utils.parametrize, "register_parametrization", fails_at_the_second)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        OneShot(sparsity=0.5).attach(model)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_wrong_order_of_calls() -> None:

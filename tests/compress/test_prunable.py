@@ -1,10 +1,17 @@
 """Which weights a method may touch, and the errors when there are none."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from compress import prunable_weights
+from compress import prunable_weights, sparsity_report
+
+
+def identity_prune(module: nn.Module) -> None:
+    prune.identity(module, "weight")
 
 
 def network() -> nn.ModuleDict:
@@ -46,6 +53,31 @@ def test_tied_weights_are_left_alone() -> None:
         "hidden.weight": "shared with another layer",
         "copy.weight": "shared with another layer",
     }
+
+
+def test_a_layer_tied_to_an_embedding_is_left_alone() -> None:
+    model = network()
+    model["table"] = nn.Embedding(8, 8)
+    model["hidden"].weight = model["table"].weight
+    assert prunable_weights(model).left_out["hidden.weight"] == "shared with another layer"
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, identity_prune])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_weights_that_are_computed_are_left_alone(wrap: Callable[[nn.Module], object]) -> None:
+    model = network()
+    wrap(model["hidden"])
+    selection = prunable_weights(model)
+    assert [w.name for w in selection.weights] == ["stem.weight", "depthwise.weight"]
+    assert "already parametrized" in selection.left_out["hidden.weight"] or (
+        "make it plain first" in selection.left_out["hidden.weight"]
+    )
+    assert sparsity_report(model).layers[2].parameters == 64
+
+
+def test_lazy_layers_are_named() -> None:
+    with pytest.raises(ValueError, match=r"0\.weight has no shape yet.*run one batch"):
+        prunable_weights(nn.Sequential(nn.LazyConv2d(4, 3)))
 
 
 def test_transposed_convolutions_count_filters_on_axis_one() -> None:

@@ -113,7 +113,7 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         state = load_checkpoint(checkpoint)
         if state.get("fingerprint") != fingerprint:
-            raise ValueError(f"{checkpoint}: it belongs to another recipe; delete it or run without --resume")
+            raise ValueError(f"{checkpoint}: it belongs to another training; undo what was changed, or delete it")
         _restore(state, model, optimizer, scheduler, pruner)
         records = [EpochRecord(**row) for row in state["records"]]
         logger.info("%s: resumed after epoch %d of %d", label, len(records), settings.epochs)

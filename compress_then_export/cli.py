@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
+resume_option = click.option("--resume", is_flag=True, help="Go on with the checkpoints of a run that stopped.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -59,7 +60,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 @click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle; default: the recipe's name.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
-@click.option("--resume", is_flag=True, help="Go on with the checkpoints of a run that stopped.")
+@resume_option
 @json_option
 @one_line_errors
 def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
@@ -78,15 +79,16 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool
     show_default=True,
     help="Folder of the bundle.",
 )
+@resume_option
 @json_option
 @one_line_errors
-def demo(out: Path, as_json: bool) -> None:
+def demo(out: Path, resume: bool, as_json: bool) -> None:
     """The whole path on real data, in about a minute on two cores."""
     from compress_then_export.recipe import read_recipe
 
     with as_file(files("compress_then_export") / "demo.yaml") as path:
         parsed = read_recipe(path)
-    _run(parsed, out, resume=False, as_json=as_json)
+    _run(parsed, out, resume=resume, as_json=as_json)
 
 
 @main.command()

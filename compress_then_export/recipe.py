@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
+from compress.checks import require
 from compress.learning_rate import SCHEDULES, LearningRate, Schedule
 from compress.methods import available, create, settings_of
 from compress.methods.base import Method
 from compress.suggestion import did_you_mean
 from compress.train import OptimizerName, TrainSettings
+from compress_then_export.yaml_text import load_yaml
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
@@ -53,6 +57,8 @@ class TrainSection(_Section):
 
     def settings(self) -> TrainSettings:
         """The same as settings of the training loop."""
+        fits = 0 <= self.warmup_epochs < self.epochs or self.epochs == 0
+        require(fits, "warmup_epochs", self.warmup_epochs, f"0 or more and fewer than the {self.epochs} epochs")
         return TrainSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -77,7 +83,8 @@ class StageSection(BaseModel):
 
     ``recalibrate``: measure BatchNorm statistics anew afterwards; by default where filters were removed, and
     where nothing was trained that could have updated them. ``from_scratch``: start from fresh weights, as the
-    papers on pruning while training do. ``shrink``: really remove dead channels before the next stage.
+    papers on pruning while training do. ``shrink``: really remove dead channels before the next stage;
+    ``round_to``: keep so many of them that every layer has a multiple of this many.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -85,6 +92,7 @@ class StageSection(BaseModel):
     method: str
     from_scratch: bool = False
     shrink: bool = True
+    round_to: PositiveInt = 1
     recalibrate: bool | None = None
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -115,11 +123,11 @@ class ExportSection(_Section):
 class CheckSection(_Section):
     """What the file must hold, and how it is measured."""
 
-    max_drop: float | None = 1.0
-    min_speedup: float | None = None
-    max_latency_ms: float | None = None
-    threads: tuple[int, ...] = (1,)
-    seconds: float = 3.0
+    max_drop: FiniteFloat | None = 1.0
+    min_speedup: _Positive | None = None
+    max_latency_ms: _Positive | None = None
+    threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    seconds: _Positive = 3.0
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -145,11 +153,11 @@ class Recipe(_Section):
         inherited = {**self.train.model_dump(), "epochs": 0}
         return TrainSection(**{**inherited, **stage.train})
 
-    def resolved(self) -> dict[str, Any]:
-        """The recipe as plain JSON data, every default written out."""
+    def resolved(self, pruners: Sequence[Method] | None = None) -> dict[str, Any]:
+        """The recipe as plain JSON data, every default written out; with the step counts of planned ``pruners``."""
         document = self.model_dump(mode="json")
-        for stage, written in zip(self.compress, document["compress"], strict=True):
-            pruner = stage.pruner()
+        pruners = [stage.pruner() for stage in self.compress] if pruners is None else pruners
+        for stage, pruner, written in zip(self.compress, pruners, document["compress"], strict=True):
             written |= {field.name: getattr(pruner, field.name) for field in settings_of(type(pruner))}
             written["train"] = self.stage_train(stage).model_dump(mode="json")
         return document
@@ -164,7 +172,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing, not YAML, or holds an unknown key or a wrong value.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe: cannot read {path} ({error})") from error
     except yaml.YAMLError as error:
@@ -187,6 +195,9 @@ def parse_recipe(document: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: see :func:`read_recipe`.
     """
+    data = _source(document.get("data"))
+    if isinstance(data, Mapping) and data.get("source") is None:
+        raise RecipeError("data.source: missing; every recipe needs it")
     sources = {key: _source(document[key]) for key in ("model", "data") if key in document}
     try:
         recipe = Recipe.model_validate({**document, **sources})
@@ -239,6 +250,8 @@ def _first_line(error: ValidationError, section: type[BaseModel] = Recipe) -> st
         return f"{where}: unknown key{did_you_mean(key, holder.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: missing; every recipe needs it"
+    if problem["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{where}: {problem['input']!r} is not a mapping of keys, such as {{source: ...}} or {{epochs: 3}}"
     if problem["type"] == "literal_error" and where.endswith("schedule"):
         return f"{where}: {problem['input']!r} is not one of {', '.join(SCHEDULES)}"
     message = problem["msg"][0].lower() + problem["msg"][1:].replace("valid tuple", "list")
@@ -251,7 +264,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"--set: {override!r} is not KEY=VALUE, such as compress.0.sparsity=0.95")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {key}: {text!r} is not a YAML value") from error
     *parents, last = key.split(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +17,13 @@ def summary_table(document: Mapping[str, Any]) -> str:
         _ratio("parameters", before["parameters"], after["parameters"]),
         _ratio("non-zero", before["nonzero_parameters"], after["nonzero_parameters"]),
         _ratio("MACs", before["macs"], after["macs"]),
-        _ratio("bytes", before["size_bytes"], after["size_bytes"]),
+        _ratio("bytes", before["size_bytes"], after["size_bytes"], "smaller", "larger"),
         (
             "latency",
             f"{before['latency_ms']['median']:.3f} ms",
             f"{after['latency_ms']['median']:.3f} ms",
-            f"{speedup['median']:.2f}x faster ({speedup['ci95'][0]:.2f} to {speedup['ci95'][1]:.2f})",
+            f"{_times(speedup['median'], 'faster', 'slower')} "
+            f"(speed-up {_down(speedup['ci95'][0])} to {_down(speedup['ci95'][1])} in this run)",
         ),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -29,8 +31,18 @@ def summary_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _ratio(name: str, before: int, after: int) -> tuple[str, str, str, str]:
-    return name, f"{before:,}", f"{after:,}", f"{before / max(after, 1):.2f}x fewer"
+def _ratio(name: str, before: int, after: int, less: str = "fewer", more: str = "more") -> tuple[str, str, str, str]:
+    return name, f"{before:,}", f"{after:,}", _times(before / max(after, 1), less, more)
+
+
+def _times(ratio: float, better: str, worse: str) -> str:
+    """ "2.38x faster", or "1.20x slower" where the ratio is below 1."""
+    return f"{_down(ratio)}x {better}" if ratio >= 1 or ratio <= 0 else f"{_down(1 / ratio)}x {worse}"
+
+
+def _down(ratio: float) -> str:
+    """Two decimals, never rounded up."""
+    return f"{math.floor(ratio * 100 + 1e-9) / 100:.2f}"
 
 
 def verdict_lines(document: Mapping[str, Any]) -> list[str]:

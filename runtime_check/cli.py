@@ -29,6 +29,7 @@ _SECONDS = click.FloatRange(min=0, max=3600, min_open=True)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="compress-then-export", prog_name="runtime-check")
 def cli() -> None:
     """Check ONNX files where they will run: parity, accuracy, latency.
 

@@ -59,7 +59,7 @@ class Analysis:
                     counts[name, f"zero filters stay: {channels.locked[atom]}"] += 1
                 elif is_zero and not dead[atom] and atom in blockers:
                     counts[name, f"zero filters stay: {blockers[atom]}"] += 1
-        return tuple(f"{name}: {count} {reason}" for (name, reason), count in counts.items())
+        return tuple(_sentence(name, count, reason) for (name, reason), count in counts.items())
 
     def _blockers(self, dead: Flags) -> dict[int, str]:
         """Atom -> why a layer needs it."""
@@ -104,3 +104,9 @@ def _layer_cut(
 
 def _kept(row: Indices, removed: Flags) -> tuple[int, ...]:
     return tuple(map(int, np.flatnonzero(~(removed[row] & (row >= 0)))))
+
+
+def _sentence(name: str, count: int, reason: str) -> str:
+    if count == 1:
+        reason = reason.replace("filters stay", "filter stays").replace("channels stay", "channel stays")
+    return f"{name}: {count} {reason}"

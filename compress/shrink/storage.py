@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def save_shrunk(model: nn.Module, plan: ShrinkPlan | Sequence[ShrinkPlan], folde
         except SafetensorError as error:
             raise OSError(f"{folder}: the weights cannot be written: {error}") from error
         partial[1].write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+        shutil.copymode(partial[1], partial[0])  # safetensors' file is for its owner only; a model is an ordinary file
         partial[0].replace(folder / WEIGHTS_NAME)
         partial[1].replace(folder / PLAN_NAME)
     finally:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress_then_export.models.errors import ModelError, suggestion
+from compress.suggestion import did_you_mean
+from compress_then_export.models.errors import ModelError
 from compress_then_export.models.source import ModelInfo, Source, one_line, resolve
 
 
@@ -107,7 +108,7 @@ def _check_names(source: str, given: Mapping[str, Any], resolved: Source) -> Non
         if name in resolved.settings and name != "weights" and resolved.accepts and name not in resolved.accepts:
             raise ModelError(f"args.{name} is part of the name {source!r}; choose another model instead")
         if resolved.accepts is not None and name not in resolved.accepts and name != "weights":
-            raise ModelError(f"{source} has no argument {name!r} (args.{name}){suggestion(name, resolved.accepts)}")
+            raise ModelError(f"{source} has no argument {name!r} (args.{name}){did_you_mean(name, resolved.accepts)}")
         if name in ("num_classes", "in_channels") and not (isinstance(given[name], int) and given[name] > 0):
             raise ModelError(f"args.{name} must be a whole number of at least 1, got {given[name]!r}")
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from compress.suggestion import did_you_mean
 from compress_then_export.models.catalogue import builtin_names, find_builtin
-from compress_then_export.models.errors import ModelError, suggestion
+from compress_then_export.models.errors import ModelError
 
 _KINDS = ("builtin", "torchvision", "python")
 # Networks whose position embedding or windows are cut for one image size; all others pool globally.
@@ -59,7 +60,7 @@ def resolve(source: str, args: Mapping[str, Any]) -> Source:
     kind, _, name = source.partition(":")
     if kind not in _KINDS or not name:
         known = [f"builtin:{each}" for each in builtin_names()]
-        hint = suggestion(source if ":" in source else f"builtin:{source}", known)
+        hint = did_you_mean(source if ":" in source else f"builtin:{source}", known)
         hint = hint if "did you mean" in hint else "; write builtin:NAME, torchvision:NAME or python:MODULE:FACTORY"
         raise ModelError(f"unknown model source {source!r}{hint}")
     if kind == "builtin":
@@ -72,7 +73,7 @@ def resolve(source: str, args: Mapping[str, Any]) -> Source:
 def _builtin(source: str, name: str, args: Mapping[str, Any]) -> Source:
     entry = find_builtin(name)
     if entry is None:
-        raise ModelError(f"unknown builtin model {name!r}{suggestion(name, builtin_names())}")
+        raise ModelError(f"unknown builtin model {name!r}{did_you_mean(name, builtin_names())}")
     channels, height, width = entry.input_shape
     channels = args["in_channels"] if isinstance(args.get("in_channels"), int) else channels
     return Source(
@@ -93,7 +94,7 @@ def _torchvision(source: str, name: str, args: Mapping[str, Any]) -> Source:
 
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
-        raise ModelError(f"unknown torchvision classification model {name!r}{suggestion(name, names)}")
+        raise ModelError(f"unknown torchvision classification model {name!r}{did_you_mean(name, names)}")
     if args.get("weights") is not None:
         raise ModelError("args.weights would start a download; save the weights to a file and name it in model.weights")
     builder = torchvision.models.get_model_builder(name)
@@ -161,7 +162,7 @@ def import_factory(source: str, path: str) -> Callable[..., Any]:
     factory = getattr(module, attribute, None)
     if factory is None:
         known = [name for name in vars(module) if not name.startswith("_")]
-        raise ModelError(f"{source}: module {module_name!r} has no {attribute!r}{suggestion(attribute, known)}")
+        raise ModelError(f"{source}: module {module_name!r} has no {attribute!r}{did_you_mean(attribute, known)}")
     if not callable(factory):
         raise ModelError(f"{source}: {attribute!r} is a {type(factory).__name__}, not something to call")
     named: Callable[..., Any] = factory

@@ -77,7 +77,7 @@ def _read_pickle(path: Path, *, allow_pickle: bool) -> Any:
         raise WeightsError(f"weights file {path} is no plain state dict and was not loaded; {_CONVERT}") from error
     except Exception as error:
         # Damaged files end in RuntimeError, EOFError, KeyError, UnicodeDecodeError and others.
-        raise WeightsError(f"weights file {path} is truncated or no PyTorch file: {one_line(error)}") from error
+        raise WeightsError(f"weights file {path} is truncated or no PyTorch file; fetch or write it again") from error
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -136,6 +136,8 @@ def _check_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) 
         count = int((~torch.isfinite(value if value.element_size() > 1 else value.float())).sum())
         if count:
             raise WeightsError(f"weights file {path}: tensor {name} has {count} NaN or infinite values")
+        if name.endswith("running_var") and bool((value.float() < 0).any()):
+            raise WeightsError(f"weights file {path}: tensor {name} is a variance but holds negative values")
 
 
 def _few(names: list[str]) -> str:

@@ -43,7 +43,7 @@ def test_constants_under_zero_padding_share_one_representative() -> None:
     assert model.first.out_channels == 6  # two of the three constants go, exactly
     assert len(plan.layers["second"].merged) == 2
     assert model.second.bias is None
-    assert any("1 zero filters stay" in note and "zero padding" in note for note in plan.notes)
+    assert any("1 zero filter stays" in note and "zero padding" in note for note in plan.notes)
 
 
 def test_constants_without_padding_go_into_a_new_bias() -> None:

@@ -111,7 +111,7 @@ def test_a_layer_with_its_own_forward_is_not_trusted() -> None:
     plan = shrink_checked(model, IMAGE)
     assert model[0].out_channels == 6
     assert model[4].out_channels == 4
-    assert any("0: 1 dead channels stay: without them" in note for note in plan.notes)
+    assert any("0: 1 dead channel stays: without them" in note for note in plan.notes)
 
 
 class Returns(nn.Module):

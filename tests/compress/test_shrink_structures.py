@@ -35,7 +35,7 @@ def test_residual_channels_go_when_all_of_their_sources_are_dead() -> None:
     silence(model.branch, [2, 3, 4])
     plan = shrink_checked(model, IMAGE)
     assert plan.layers["stem"].kept_outputs == plan.layers["branch"].kept_outputs == (0, 1, 4, 5, 6, 7)
-    assert any(note.startswith("stem: 1 zero filters stay") for note in plan.notes)
+    assert any(note.startswith("stem: 1 zero filter stays") for note in plan.notes)
 
 
 def test_concatenation_maps_indices_and_leaves_the_input_alone() -> None:
@@ -71,7 +71,7 @@ def test_a_constant_that_a_padded_depthwise_bends_at_the_border_stays() -> None:
     silence(model.expand, [0])
     plan = shrink(model, IMAGE)
     assert "expand" not in plan.layers
-    assert any(note.startswith("expand: 1 zero filters stay") for note in plan.notes)
+    assert any(note.startswith("expand: 1 zero filter stays") for note in plan.notes)
 
 
 def test_convolution_groups_stay_equal_or_go_as_a_whole() -> None:
@@ -196,7 +196,7 @@ def test_hidden_units_of_a_transformer_go_and_layer_norm_keeps_its_channels() ->
     plan = shrink_checked(model, torch.randn(2, 7, 6))
     assert model[1].up.out_features == 9
     assert model[1].norm.normalized_shape == (8,)
-    assert any("0: 1 zero filters stay" in note and "normalises across channels" in note for note in plan.notes)
+    assert any("0: 1 zero filter stays" in note and "normalises across channels" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("layers", [2, 4])

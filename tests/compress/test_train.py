@@ -102,7 +102,7 @@ def test_a_finished_training_is_restored_without_a_step(tmp_path: Path) -> None:
 def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "stage.ckpt"
     fit(network(), Blobs(), settings(1), checkpoint=file, fingerprint="a")
-    with pytest.raises(ValueError, match="belongs to another recipe"):
+    with pytest.raises(ValueError, match="belongs to another training"):
         fit(network(), Blobs(), settings(1), checkpoint=file, fingerprint="b")
 
 

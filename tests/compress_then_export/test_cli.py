@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -13,7 +15,9 @@ from torch import nn
 
 from compress.methods import available
 from compress_then_export.cli import main
+from compress_then_export.table import summary_table
 from exporters import export
+from runtime_check.cli import cli as runtime_check_cli
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -34,6 +38,28 @@ def test_every_command_and_option_has_help(command: click.Command) -> None:
 def test_every_method_has_a_page() -> None:
     pages = {path.stem for path in (DOCS / "methods").glob("*.md")}
     assert pages == set(available())
+
+
+@pytest.mark.parametrize("command", [main, runtime_check_cli])
+def test_version(command: click.Command) -> None:
+    assert CliRunner().invoke(command, ["--version"]).output.rstrip().endswith(version("compress-then-export"))
+
+
+def test_the_table_never_rounds_up_and_says_what_got_worse() -> None:
+    side: dict[str, Any] = {
+        "accuracy": 0.9,
+        "parameters": 1999,
+        "nonzero_parameters": 10,
+        "macs": 10,
+        "size_bytes": 100,
+    }
+    before = {**side, "latency_ms": {"median": 1.0}}
+    after = {**side, "parameters": 1000, "size_bytes": 120, "latency_ms": {"median": 1.25}}
+    speedup = {"median": 0.8, "ci95": [0.7999, 0.8001]}
+    lines = summary_table({"baseline": before, "compressed": after, "speedup": speedup}).splitlines()
+    assert lines[2].endswith("1.99x fewer")
+    assert lines[5].endswith("1.20x larger")
+    assert lines[6].endswith("1.25x slower (speed-up 0.79 to 0.80 in this run)")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -159,6 +159,13 @@ def test_values_that_are_not_finite_name_the_tensor(tmp_path: Path, bad: float) 
     refused(tmp_path / "w.safetensors", "features.1.running_var has 1 NaN or infinite values")
 
 
+def test_a_negative_variance_is_named(tmp_path: Path) -> None:
+    state = make(1).state_dict()
+    state["features.1.running_var"][0] = -1.0
+    save_file(state, tmp_path / "w.safetensors")
+    refused(tmp_path / "w.safetensors", "features.1.running_var is a variance but holds negative values")
+
+
 def test_complex_weights_are_refused(tmp_path: Path) -> None:
     state = make(1).state_dict()
     state["fc.bias"] = torch.complex(state["fc.bias"], state["fc.bias"])

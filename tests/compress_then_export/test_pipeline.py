@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from compress.shrink import load_shrunk
+from compress_then_export import delivery, pipeline
 from compress_then_export.cli import main
 from compress_then_export.models import build
 
@@ -56,6 +57,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     result = invoke("run", folder / "recipe.yaml", "--out", folder / "out", "--json")
     assert result.exit_code == 0, result.output
     return folder / "out", json.loads(result.stdout)
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("training began")
 
 
 FIGURES = {
@@ -98,7 +103,7 @@ def test_manifest_hashes_every_file(made: tuple[Path, dict[str, Any]]) -> None:
     for name, entry in manifest["files"].items():
         content = (out / name).read_bytes()
         assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    assert manifest["recipe"]["compress"][0]["ramp_steps"] is None
+    assert manifest["recipe"]["compress"][0]["ramp_steps"] == 15  # 3/4 of 2 epochs of 10 steps
     assert manifest["seed"] == 3
     assert manifest["versions"].keys() >= {"python", "torch", "onnx", "onnxruntime"}
     assert manifest["preprocessing"]["input_shape"] == [1, 28, 28]
@@ -156,12 +161,23 @@ def test_a_killed_run_resumes_to_the_same_file(made: tuple[Path, dict[str, Any]]
     assert "add --resume" in refused.stderr
     other = invoke("run", recipe, "--out", out, "--resume", "--set", "train.lr=0.04")
     assert other.exit_code == 1
-    assert "belongs to another recipe" in other.stderr
+    assert "belongs to another training" in other.stderr
 
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "resumed after epoch 2 of 2" in done.stderr
     assert (out / "model.onnx").read_bytes() == (made[0] / "model.onnx").read_bytes()
+
+
+def test_a_corrected_later_stage_does_not_cost_the_stages_that_are_done(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stopped = invoke("--quiet", "run", recipe, "--out", out, "--set", "compress.1.train.lr=1e30")
+    assert stopped.exit_code == 1
+    assert "the loss became" in stopped.stderr
+    quick = ["--set", "compress.1.train.epochs=0", "--set", "check.seconds=0.1"]
+    result = invoke("run", recipe, "--out", out, "--resume", *quick)
+    assert result.exit_code == 0, result.stderr
+    assert "1-dpf: resumed after epoch 2 of 2" in result.stderr
 
 
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
@@ -207,16 +223,22 @@ def test_runtime_check_reads_the_bundle_and_refuses_a_changed_one(
         ("data.train_szie=3", 1, "train_szie"),
         ("compress.0.method=dfp", 2, "did you mean 'dpf'"),
         ("compress.0.sparsity=1", 2, "compress.0.sparsity: 1 is not"),
-        ("compress.0.exclude=[nothing.*]", 1, "exclude: 'nothing.*' matches no"),
-        ("compress.0.sparsity=0.99", 1, "minimum"),
-        ("train.device=gpu9", 1, "train.device"),
+        ("compress.1.exclude=[nothing.*]", 2, "compress.1.exclude: 'nothing.*' matches no"),
+        ("compress.0.sparsity=0.99", 2, "compress.0.sparsity: 0.99 keeps"),
+        ("train.device=gpu9", 2, "train.device"),
+        ("compress.1.train.device=gpu9", 2, "compress.1.train.device"),
+        ("train.seed=-1", 2, "train.seed: -1 is not"),
+        ("check.threads=[]", 2, "check.threads"),
+        ("check.threads=[0]", 2, "check.threads"),
+        ("check.seconds=0", 2, "check.seconds"),
+        ("check.min_speedup=.nan", 2, "check.min_speedup"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
-    recipe: Path, tmp_path: Path, override: str, code: int, message: str
+def test_bad_input_is_one_line_before_any_training_and_leaves_nothing(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, code: int, message: str
 ) -> None:
-    quick = ["--set", "train.epochs=0", "--set", "compress.1.train.epochs=0", "--set", "compress.0.train.epochs=1"]
-    result = invoke("--quiet", "run", recipe, "--out", tmp_path / "out", *quick, "--set", override)
+    monkeypatch.setattr(pipeline, "fit", never)
+    result = invoke("--quiet", "run", recipe, "--out", tmp_path / "out", "--set", override)
     assert result.exit_code == code
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -267,19 +289,18 @@ def test_a_model_that_cannot_be_traced_says_where(tmp_path: Path, monkeypatch: p
     (tmp_path / "recipe.yaml").write_text(
         "model: python:untraceable:Net\ndata: {source: digits, train_size: 64, test_size: 20}\n"
     )
-    result = invoke("--quiet", "run", "recipe.yaml", "--out", "out")
+    monkeypatch.setattr(pipeline, "fit", never)
+    result = invoke("--quiet", "run", "recipe.yaml", "--out", "out", "--set", "train.epochs=1")
     assert result.exit_code == 1
     assert "untraceable.py" in result.stderr or "forward" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_leaves_nothing(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import compress_then_export.pipeline as pipeline
-
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "golden.npz")
 
-    monkeypatch.setattr(pipeline, "write_golden", full)
+    monkeypatch.setattr(delivery, "write_golden", full)
     result = invoke(
         "--quiet", "run", recipe, "--out", tmp_path / "out", "--set", "train.epochs=0", "--set", "compress=[]"
     )

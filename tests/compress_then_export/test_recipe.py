@@ -36,6 +36,23 @@ def test_a_resolved_recipe_is_a_recipe() -> None:
     assert parse_recipe(once).resolved() == once
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("9e-1", 0.9), ("1e-4", 1e-4), (".5", 0.5), ("+.5E+0", 0.5), ("0.25", 0.25)]
+)
+def test_numbers_as_people_write_them(tmp_path: Path, text: str, value: float) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"model: builtin:lenet300\ndata: digits\ncompress: [{{method: dpf, sparsity: {text}}}]\n")
+    assert read_recipe(file).compress[0].settings == {"sparsity": value}
+    assert read_recipe(file, [f"compress.0.sparsity={text}"]).compress[0].settings == {"sparsity": value}
+
+
+def test_step_counts_that_were_planned_are_written_out() -> None:
+    recipe = parse_recipe(BASE)
+    pruners = [stage.pruner().planned(100, []) for stage in recipe.compress]
+    assert recipe.resolved()["compress"][0]["ramp_steps"] is None
+    assert recipe.resolved(pruners)["compress"][0]["ramp_steps"] == 75
+
+
 def test_short_form_of_sources() -> None:
     recipe = parse_recipe({"model": "builtin:lenet300", "data": "digits"})
     assert recipe.model.source == "builtin:lenet300"
@@ -58,6 +75,15 @@ def test_recalibration_follows_the_stage() -> None:
         ({"trian": {}}, "trian: unknown key; did you mean 'train'"),
         ({"train": {"epoch": 3}}, "train.epoch: unknown key; did you mean 'epochs'"),
         ({"train": {"epochs": "many"}}, "train.epochs: "),
+        (
+            {"train": {"epochs": 2, "warmup_epochs": 2}},
+            "train.warmup_epochs: 2.0 is not 0 or more and fewer",
+        ),
+        ({"train": 3}, "train: 3 is not a mapping of keys"),
+        ({"compress": [5]}, "compress.0: 5 is not a mapping of keys"),
+        ({"compress": [{"method": "dpf", "train": 4}]}, "compress.0.train: 4 is not a mapping of keys"),
+        ({"compress": [{"method": "dpf", "round_to": 0}]}, "compress.0.round_to: "),
+        ({"data": {"train_size": 4}}, "data.source: missing"),
         ({"train": {"lr": -1}}, "train.lr: -1.0 is not a positive learning rate"),
         ({"train": {"schedule": "linear"}}, "train.schedule: 'linear' is not one of step, cosine, constant"),
         ({"compress": [{"method": "dfp"}]}, "compress.0.method: there is no 'dfp'; did you mean 'dpf'"),

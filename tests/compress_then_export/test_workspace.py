@@ -41,6 +41,7 @@ def test_abandon_keeps_checkpoints_only(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_neither_lost_nor_mixed_up(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "out")
     (workspace.checkpoints / "train.ckpt").write_text("x")
+    del workspace  # as when the process was killed: the lock goes, the files stay
     with pytest.raises(WorkspaceError, match="add --resume"):
         Workspace(tmp_path / "out")
     again = Workspace(tmp_path / "out", resume=True)
@@ -80,6 +81,36 @@ def test_folders_that_cannot_be_replaced(out: str, tmp_path: Path, monkeypatch: 
     with pytest.raises(WorkspaceError, match="name a folder inside it"):
         Workspace(Path(out))
     assert names(tmp_path) == []
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "bundle")
+    workspace = Workspace(tmp_path / "out")
+    assert workspace.partial == tmp_path / "disk" / "bundle.partial"
+    (workspace.bundle / "model.onnx").write_text("x")
+    workspace.publish()
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "out" / "model.onnx").read_text() == "x"
+    assert names(tmp_path / "disk") == ["bundle"]
+
+
+def test_two_runs_into_one_folder(tmp_path: Path) -> None:
+    first = Workspace(tmp_path / "out")
+    (first.bundle / "model.onnx").write_text("x")
+    for resume in (False, True):
+        with pytest.raises(WorkspaceError, match="another run is at work"):
+            Workspace(tmp_path / "out", resume=resume)
+    first.publish()
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["model.onnx"]
+
+
+def test_parents_made_for_nothing_go_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert not Workspace(tmp_path / "mine" / "new" / "newer" / "out").abandon()
+    assert names(tmp_path) == ["mine"]
+    assert names(tmp_path / "mine") == []
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Before anything is trained: every stage is attached to a copy and the model is traced, so that errors come early."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from compress import fold
+from compress.methods.base import Method
+from compress_then_export.data import Dataset
+from compress_then_export.recipe import Recipe, RecipeError, TrainSection
+from exporters.graph import build_graph
+
+
+def planned_pruners(recipe: Recipe, data: Dataset) -> list[Method]:
+    """The method of every stage with its step counts filled in from the length of its training."""
+    pruners = []
+    for stage in recipe.compress:
+        section = recipe.stage_train(stage)
+        total = len(data.loader("train", batch_size=section.batch_size, seed=section.seed)) * section.epochs
+        pruners.append(stage.pruner().planned(total, section.settings().learning_rate.drops(total)))
+    return pruners
+
+
+def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: Dataset) -> None:
+    """Raise what would stop the run later: an unknown device, a pattern or budget that does not fit the
+    model, a model that torch.export cannot trace. The model is left as it is.
+
+    Raises:
+        RecipeError: one line that names the key of the recipe.
+        ExportError: the model cannot be traced; the message says where.
+    """
+    device_of(recipe.train)
+    for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True)):
+        with _named(f"compress.{number}."):
+            device_of(recipe.stage_train(stage))
+            rehearsed, understudy = copy.deepcopy(pruner), copy.deepcopy(model)
+            rehearsed.attach(understudy)
+            fold(understudy)
+    if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
+        example = torch.zeros(1, *data.input_shape)
+        build_graph(model, example, dynamic_batch=recipe.export.dynamic_batch)
+
+
+def device_of(section: TrainSection) -> torch.device:
+    """The device to train on: the first GPU where there is one, unless the recipe names another."""
+    if section.device != "auto":
+        try:
+            device = torch.device(section.device)
+            torch.empty(0, device=device)
+            return device
+        except (RuntimeError, AssertionError) as error:
+            raise RecipeError(
+                f"train.device: {section.device!r} cannot be used here; write auto, cpu or cuda"
+            ) from error
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the stage before messages that name a setting; those that name the model stand as they are."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("model:"):
+            raise
+        raise RecipeError(f"{where}{error}") from error

@@ -132,3 +132,40 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.relu(self.grouped(F.relu(self.first(x)))))  # type: ignore[no-any-return]
+
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+"""Input of :func:`make_model`."""
+
+
+def make_model() -> nn.Sequential:
+    """A small network with BatchNorm, groups and a linear head."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.SiLU(),
+        nn.Conv2d(8, 8, 3, groups=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1, bias=False),
+        nn.Flatten(),
+        nn.Linear(216, 4),
+    )
+
+
+def make_masked() -> nn.Sequential:
+    """The same with dead filters."""
+    torch.manual_seed(0)
+    model = make_model()
+    with torch.no_grad():
+        model[1].bias.fill_(1.0)  # type: ignore[union-attr, operator]
+        model[0].weight[[0, 1, 5, 6]] = 0  # type: ignore[index]
+        model[3].weight[[2, 3, 4]] = 0  # type: ignore[index]
+        model[3].bias[[3, 4]] = -1.0  # type: ignore[index]
+        model[5].weight[1] = 0  # type: ignore[index]
+    return model.eval()
+
+
+def run(model: nn.Module) -> Tensor:
+    """Its outputs in eval mode."""
+    with torch.no_grad():
+        return model.eval()(X)  # type: ignore[no-any-return]

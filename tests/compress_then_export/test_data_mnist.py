@@ -9,22 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data_checks import random_bytes, refused
 
 from compress_then_export.data import DataError, open_data
 from compress_then_export.data import idx as idx_module
 from compress_then_export.vision import torchvision
-
-
-def refused(source: str, *words: str, options: dict[str, Any] | None = None, **keys: Any) -> None:
-    with pytest.raises(DataError) as caught:
-        open_data({"source": source, **keys}, **(options or {}))
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
-
-
-def random_bytes(seed: int, *shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def idx_bytes(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

@@ -6,16 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from data_checks import refused
 
-from compress_then_export.data import DataError, Dataset, open_data
-
-
-def refused(source: str, *words: str, options: dict[str, Any] | None = None, **keys: Any) -> None:
-    with pytest.raises(DataError) as caught:
-        open_data({"source": source, **keys}, **(options or {}))
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
+from compress_then_export.data import Dataset, open_data
 
 
 @pytest.fixture

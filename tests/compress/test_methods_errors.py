@@ -1,0 +1,96 @@
+"""Settings and calls that are wrong: the argument is named, the model stays as it was."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from compress.methods import DPF, OneShot, create
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 16, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("dfp", {}, "there is no 'dfp'; did you mean 'dpf'"),
+        ("dpf", {"sparsty": 0.9}, "sparsty: dpf has no such setting; did you mean 'sparsity'"),
+        ("dpf", {"sparsity": 1.0}, "sparsity: 1.0"),
+        ("dpf", {"sparsity": -0.1}, "sparsity: -0.1"),
+        ("dpf", {"sparsity": float("nan")}, "sparsity: nan"),
+        ("dpf", {"sparsity": "0.9"}, "sparsity: '0.9'"),
+        ("dpf", {"period": 0}, "period: 0"),
+        ("dpf", {"period": True}, "period: True"),
+        ("dpf", {"skip_first": "maybe"}, "skip_first: 'maybe' is not true or false"),
+        ("dpf", {"ramp_steps": -1}, "ramp_steps: -1"),
+        ("gradual", {"start_step": 1.5}, "start_step: 1.5"),
+        ("one_shot", {"structure": "filter"}, "structure: 'filter'"),
+        ("one_shot", {"distribution": "local"}, "distribution: 'local'"),
+        ("one_shot", {"minimum_units": -1}, "minimum_units: -1"),
+        ("one_shot", {"exclude": "layer4"}, "exclude: 'layer4' is not a list"),
+    ],
+)
+def test_wrong_settings_name_the_argument(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create(name, **settings)
+
+
+def test_an_unknown_setting_of_the_class_itself_is_a_value_error_with_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="sparsty: dpf has no such setting; did you mean 'sparsity'"):
+        DPF(sparsty=0.9)  # type: ignore[call-arg]
+
+
+def test_a_failure_while_attaching_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    calls = iter([False, True])
+    real = torch.nn.utils.parametrize.register_parametrization
+
+    def fails_at_the_second(*args: Any, **kwargs: Any) -> Any:
+        if next(calls):
+            raise RuntimeError("out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.utils.parametrize, "register_parametrization", fails_at_the_second)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        OneShot(sparsity=0.5).attach(model)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_wrong_order_of_calls() -> None:
+    with pytest.raises(ValueError, match="not attached"):
+        DPF(sparsity=0.9, ramp_steps=1).step()
+    model = network()
+    with pytest.raises(ValueError, match="ramp_steps: not set"):
+        DPF(sparsity=0.9).attach(model)
+    assert list(model.state_dict()) == list(network().state_dict())
+    pruner = OneShot(sparsity=0.5)
+    pruner.attach(model)
+    with pytest.raises(ValueError, match="already at work"):
+        pruner.attach(network())
+    with pytest.raises(ValueError, match="saved by 'dpf'"):
+        pruner.load_state_dict({"method": "dpf"})
+
+
+def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="minimum"):
+        OneShot(sparsity=0.95, structure="filters", minimum_units=3).attach(model)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -72,7 +72,7 @@ def training(document: Document) -> str:
     panels = _panels(
         Panel(title="training loss", values=_column(rows, "loss"), low=0.0),
         Panel(title="accuracy", values=_column(rows, "accuracy", 100), unit=" %"),
-        Panel(title="sparsity", values=_column(rows, "sparsity", 100), low=0.0, high=100.0, unit=" %"),
+        Panel(title="weights or filters masked", values=_column(rows, "sparsity", 100), low=0.0, high=100.0, unit=" %"),
     )
     if not panels:
         return ""

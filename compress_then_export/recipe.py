@@ -57,7 +57,7 @@ class TrainSection(_Section):
 
     def settings(self) -> TrainSettings:
         """The same as settings of the training loop."""
-        fits = 0 <= self.warmup_epochs < self.epochs or self.epochs == 0
+        fits = self.epochs <= 0 or 0 <= self.warmup_epochs < self.epochs
         require(fits, "warmup_epochs", self.warmup_epochs, f"0 or more and fewer than the {self.epochs} epochs")
         return TrainSettings(
             epochs=self.epochs,

@@ -51,7 +51,7 @@ def device_of(section: TrainSection) -> torch.device:
     if section.device != "auto":
         try:
             device = torch.device(section.device)
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # a "meta" device holds no values
             return device
         except (RuntimeError, AssertionError) as error:
             raise RecipeError(

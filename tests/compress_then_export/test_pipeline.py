@@ -226,6 +226,8 @@ def test_runtime_check_reads_the_bundle_and_refuses_a_changed_one(
         ("compress.1.exclude=[nothing.*]", 2, "compress.1.exclude: 'nothing.*' matches no"),
         ("compress.0.sparsity=0.99", 2, "compress.0.sparsity: 0.99 keeps"),
         ("train.device=gpu9", 2, "train.device"),
+        ("train.device=meta", 2, "train.device"),
+        ("train.epochs=-1", 2, "train.epochs: -1 is not"),
         ("compress.1.train.device=gpu9", 2, "compress.1.train.device"),
         ("train.seed=-1", 2, "train.seed: -1 is not"),
         ("check.threads=[]", 2, "check.threads"),

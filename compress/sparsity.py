@@ -47,27 +47,28 @@ class SparsityReport:
 
 @torch.no_grad()
 def sparsity_report(model: nn.Module) -> SparsityReport:
-    """Count the zeros of ``model``, attached or folded alike (an attached weight counts as it is used)."""
-    layers, others, other_nonzero = [], 0, 0
+    """Count the zeros of ``model``, attached or folded alike (an attached weight counts as it is used).
+
+    A tensor that several layers share counts once, under the name of the first.
+    """
+    layers, used = [], dict[int, torch.Tensor]()
     for name, module in model.named_modules():
-        if is_layer(module):
-            weight = module.weight
-            assert isinstance(weight, torch.Tensor)
-            layers.append(
-                LayerSparsity(
-                    name=f"{name}.weight" if name else "weight",
-                    shape=tuple(weight.shape),
-                    parameters=weight.numel(),
-                    nonzero_parameters=int(torch.count_nonzero(weight)),
-                )
+        if not is_layer(module) or id(stored_weight(module)) in used:
+            continue
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        used[id(stored_weight(module))] = weight
+        layers.append(
+            LayerSparsity(
+                name=f"{name}.weight" if name else "weight",
+                shape=tuple(weight.shape),
+                parameters=weight.numel(),
+                nonzero_parameters=int(torch.count_nonzero(weight)),
             )
-    in_layers = {id(stored_weight(module)) for module in model.modules() if is_layer(module)}
-    for parameter in model.parameters():
-        if id(parameter) not in in_layers:
-            others += parameter.numel()
-            other_nonzero += int(torch.count_nonzero(parameter))
+        )
+    parameters = list(model.parameters())
     return SparsityReport(
         layers=tuple(layers),
-        parameters=others + sum(layer.parameters for layer in layers),
-        nonzero_parameters=other_nonzero + sum(layer.nonzero_parameters for layer in layers),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        nonzero_parameters=sum(int(torch.count_nonzero(used.get(id(p), p))) for p in parameters),
     )

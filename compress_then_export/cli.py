@@ -48,6 +48,9 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
             _stop("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_FAILED)
         except OSError as error:
             _stop(f"{error.filename or 'disk'}: {error.strerror or error}", EXIT_FAILED)
         except ValueError as error:

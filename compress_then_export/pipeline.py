@@ -180,6 +180,7 @@ def prune(
     if section.epochs:
         train(model, data, section, name, mark, workspace, journal, pruner=pruner, calibration=calibration)
     pruner.finish()
+    journal.warnings += pruner.run.warnings
     journal.masks += [{"stage": name, **asdict(record)} for record in pruner.history]
     fold(model)
     if calibration is not None:

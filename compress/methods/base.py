@@ -35,12 +35,13 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(kw_only=True)
 class Run:
-    """A method at work on one model: its layers, the step, and what was recorded."""
+    """A method at work on one model: its layers, the step, and what was recorded; the report repeats ``warnings``."""
 
     weights: tuple[PrunableWeight, ...]
     subspaces: dict[str, Subspace]
     left_out: dict[str, str]
     dynamics: MaskDynamics
+    warnings: list[str] = field(default_factory=list)
     step: int = 0
     finished: bool = False
 
@@ -80,8 +81,10 @@ class Method(ABC):
     paper: ClassVar[str]
     straight_through: ClassVar[bool] = False
 
-    def __new__(cls, **settings: Any) -> Self:
+    def __new__(cls, *values: object, **settings: Any) -> Self:
         """Refuse an unknown setting, with a suggestion; ``__init__`` would say it in Python's words."""
+        if values:
+            raise ValueError(f"{cls.name}: {values[0]!r} has no name; settings are keyword-only, such as sparsity=0.9")
         known = [field.name for field in fields(cls) if field.init]
         for key in settings:
             if key not in known:
@@ -210,6 +213,9 @@ class Method(ABC):
         """
         if state.get("method") != self.name:
             raise ValueError(f"state: it was saved by {state.get('method')!r}, this is {self.name!r}")
+        missing = {"dynamics", "step", "finished"} - state.keys()
+        if missing:
+            raise ValueError(f"state: {sorted(missing)[0]!r} is missing; it is damaged or of another version")
         run = self.run
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])

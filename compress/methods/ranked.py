@@ -82,13 +82,11 @@ class Ranked(Method):
         if _living(masks) == _living(run.masks()):
             return None
         if run.step:
-            logger.warning(
-                "%s: training ended at step %d, before the sparsity ramp did; cut from %.4f to %.4f at once",
-                self.name,
-                run.step,
-                run.sparsity,
-                self.sparsity,
+            run.warnings.append(
+                f"{self.name}: training ended at step {run.step}, before the mask was ranked at its last sparsity; "
+                f"cut from {run.sparsity:.4f} to {self.sparsity:.4f} at once"
             )
+            logger.warning(run.warnings[-1])
         return masks
 
     @property

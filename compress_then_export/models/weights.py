@@ -131,9 +131,15 @@ def _check_fit(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) 
         if value.is_complex() and not own[name].is_complex():
             raise WeightsError(f"weights file {path}: tensor {name} is complex but the model's is {own[name].dtype}")
         if not value.is_floating_point():
+            if own[name].is_floating_point():
+                raise WeightsError(
+                    f"weights file {path}: tensor {name} is {value.dtype} but the model's is {own[name].dtype}"
+                )
             continue
         # torch.isfinite does not know the 8-bit formats.
         count = int((~torch.isfinite(value if value.element_size() > 1 else value.float())).sum())
+        if not count and value.element_size() > own[name].element_size():
+            count = int((~torch.isfinite(value.to(own[name].dtype))).sum())
         if count:
             raise WeightsError(f"weights file {path}: tensor {name} has {count} NaN or infinite values")
         if name.endswith("running_var") and bool((value.float() < 0).any()):

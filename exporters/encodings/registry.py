@@ -27,6 +27,8 @@ def candidates(encoding: str) -> tuple[Encoding, ...]:
     """
     if encoding == AUTO:
         return tuple(item for item in ENCODINGS.values() if item.portable)
+    if encoding == PACKED.name:  # it splits float32 values; gap stores the others
+        return DENSE, GAP, PACKED
     if encoding in ENCODINGS:
         return (DENSE,) if encoding == DENSE.name else (DENSE, ENCODINGS[encoding])
     raise ExportError(unknown("encoding", encoding, [AUTO, *ENCODINGS]))

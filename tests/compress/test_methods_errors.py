@@ -52,6 +52,8 @@ def test_wrong_settings_name_the_argument(name: str, settings: dict[str, Any], m
 def test_an_unknown_setting_of_the_class_itself_is_a_value_error_with_a_suggestion() -> None:
     with pytest.raises(ValueError, match="sparsty: dpf has no such setting; did you mean 'sparsity'"):
         DPF(sparsty=0.9)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"dpf: 0\.9 has no name; settings are keyword-only"):
+        DPF(0.9)  # type: ignore[misc]
 
 
 def test_a_failure_while_attaching_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +87,8 @@ def test_wrong_order_of_calls() -> None:
         pruner.attach(network())
     with pytest.raises(ValueError, match="saved by 'dpf'"):
         pruner.load_state_dict({"method": "dpf"})
+    with pytest.raises(ValueError, match="state: 'dynamics' is missing"):
+        pruner.load_state_dict({"method": "one_shot"})
 
 
 def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:

@@ -60,6 +60,7 @@ def test_a_layer_tied_to_an_embedding_is_left_alone() -> None:
     model["table"] = nn.Embedding(8, 8)
     model["hidden"].weight = model["table"].weight
     assert prunable_weights(model).left_out["hidden.weight"] == "shared with another layer"
+    assert sparsity_report(model).parameters == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, identity_prune])
@@ -73,6 +74,7 @@ def test_weights_that_are_computed_are_left_alone(wrap: Callable[[nn.Module], ob
         "make it plain first" in selection.left_out["hidden.weight"]
     )
     assert sparsity_report(model).layers[2].parameters == 64
+    assert sparsity_report(model).parameters == sum(p.numel() for p in model.parameters())
 
 
 def test_lazy_layers_are_named() -> None:

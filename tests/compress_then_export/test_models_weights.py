@@ -159,6 +159,18 @@ def test_values_that_are_not_finite_name_the_tensor(tmp_path: Path, bad: float) 
     refused(tmp_path / "w.safetensors", "features.1.running_var has 1 NaN or infinite values")
 
 
+def test_weights_of_another_kind_or_too_large_are_named(tmp_path: Path) -> None:
+    whole = {name: value.long() for name, value in make(1).state_dict().items()}
+    save_file(whole, tmp_path / "whole.safetensors")
+    refused(tmp_path / "whole.safetensors", "is torch.int64 but the model's is torch.float32")
+    large = {
+        name: value.double() if value.is_floating_point() else value for name, value in make(1).state_dict().items()
+    }
+    large["features.0.weight"][0, 0, 0, 0] = 1e300
+    save_file(large, tmp_path / "large.safetensors")
+    refused(tmp_path / "large.safetensors", "features.0.weight has 1 NaN or infinite values")
+
+
 def test_a_negative_variance_is_named(tmp_path: Path) -> None:
     state = make(1).state_dict()
     state["features.1.running_var"][0] = -1.0

@@ -64,11 +64,12 @@ def test_float16_values_round_the_weights_and_nothing_else(
 ) -> None:  # type: ignore[no-untyped-def]
     sizes = {}
     for values in ("float32", "float16"):
-        for encoding in ("dense", "gap"):
+        for encoding in ("dense", "gap", "packed"):
             path = tmp_path / f"{encoding}-{values}.onnx"
             sizes[encoding, values] = write_model(sparse_graph, path, encoding=encoding, values=values).size_bytes
     assert sizes["dense", "float16"] < 0.6 * sizes["dense", "float32"]
     assert sizes["gap", "float16"] < sizes["gap", "float32"]
+    assert sizes["packed", "float16"] <= sizes["gap", "float16"] + 64  # metadata names the encoding
     halves = [run(tmp_path / f"{encoding}-float16.onnx", images.numpy()) for encoding in ("dense", "gap")]
     np.testing.assert_array_equal(halves[0], halves[1])
     exact = run(tmp_path / "dense-float32.onnx", images.numpy())

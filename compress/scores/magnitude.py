@@ -1,11 +1,15 @@
-"""How important is a weight? Plain functions from a weight tensor to one score a unit."""
+"""Magnitude: of weights, or of filters as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from compress.prunable import PrunableWeight, stored_weight
+from compress.scores.probe import Batch
 
 Structure = Literal["weights", "filters"]
 STRUCTURES: tuple[Structure, ...] = ("weights", "filters")
@@ -28,3 +32,8 @@ def magnitude(weight: Tensor, *, structure: Structure = "weights", filter_axis: 
     others = [axis for axis in range(weight.dim()) if axis != filter_axis]
     norms: Tensor = torch.linalg.vector_norm(weight.detach(), dim=others, keepdim=True)
     return norms
+
+
+def magnitudes(model: nn.Module, weights: Sequence[PrunableWeight], batches: Iterable[Batch] = ()) -> list[Tensor]:
+    """|W| of every weight, masked coefficients included; needs no data."""
+    return [stored_weight(weight.module).detach().abs() for weight in weights]

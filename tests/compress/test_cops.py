@@ -83,6 +83,15 @@ def test_narrowing_changes_nothing_against_plain_bisection() -> None:
         assert torch.equal(solution.masks[0], best(first + high * second, keep))
 
 
+@pytest.mark.parametrize(("seed", "alpha"), [(5, 0.0), (6, 0.4), (7, 0.95), (8, 0.99999)])
+def test_the_guess_from_a_sample_changes_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, alpha: float) -> None:
+    target, control = instance(seed, 3000, "signed")
+    plain = cops([target], [control], keep=300, alpha=alpha)
+    monkeypatch.setattr("compress.cops._SAMPLED", 100)
+    guessed = cops([target], [control], keep=300, alpha=alpha)
+    assert torch.equal(plain.masks[0], guessed.masks[0])
+
+
 def test_alpha_0_gives_the_target_mask_and_alpha_near_1_the_control_mask() -> None:
     target, control = instance(1, 2000, "positive")
     near, far = (cops([target], [control], keep=100, alpha=alpha) for alpha in (0.0, 1 - 1e-12))

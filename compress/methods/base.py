@@ -35,12 +35,18 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(kw_only=True)
 class Run:
-    """A method at work on one model: its layers, the step, and what was recorded."""
+    """A method at work on one model: its layers, its data, the step, and what was recorded.
 
+    ``findings`` are single figures for the report, such as λ* of COPS.
+    """
+
+    model: nn.Module
+    batches: Batches
     weights: tuple[PrunableWeight, ...]
     subspaces: dict[str, Subspace]
     left_out: dict[str, str]
     dynamics: MaskDynamics
+    findings: dict[str, float] = field(default_factory=dict)
     step: int = 0
     finished: bool = False
 
@@ -151,6 +157,8 @@ class Method(ABC):
         masks = {weight.name: self.unit_mask(weight) for weight in selection.weights}
         subspaces = attach(selection.weights, masks=masks, straight_through=self.straight_through)
         run = Run(
+            model=model,
+            batches=batches,
             weights=selection.weights,
             subspaces=subspaces,
             left_out=selection.left_out,
@@ -199,6 +207,7 @@ class Method(ABC):
             "method": self.name,
             "step": run.step,
             "finished": run.finished,
+            "findings": dict(run.findings),
             "dynamics": run.dynamics.state_dict(),
         }
 
@@ -213,6 +222,7 @@ class Method(ABC):
         run = self.run
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
+        run.findings = dict(state["findings"])
 
 
 @torch.no_grad()

@@ -27,10 +27,20 @@ def magnitude(weight: Tensor, *, structure: Structure = "weights", filter_axis: 
         "weights": the weight's shape. "filters": all axes but ``filter_axis`` of size 1, so that a mask of
         this shape broadcasts to the weight.
     """
+    return per_unit(weight.detach().abs(), structure=structure, filter_axis=filter_axis, norm=True)
+
+
+def per_unit(score: Tensor, *, structure: Structure, filter_axis: int, norm: bool = False) -> Tensor:
+    """Scores of units from scores of weights: of a filter their sum, or with ``norm`` their L2 norm.
+
+    A sum is what a score that is linear in the mask gives a filter (000, section III-A).
+    """
     if structure == "weights":
-        return weight.detach().abs()
-    others = [axis for axis in range(weight.dim()) if axis != filter_axis]
-    norms: Tensor = torch.linalg.vector_norm(weight.detach(), dim=others, keepdim=True)
+        return score
+    others = [axis for axis in range(score.dim()) if axis != filter_axis]
+    if not norm:
+        return score.sum(dim=others, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(score, dim=others, keepdim=True)
     return norms
 
 

@@ -123,6 +123,14 @@ def relu_network() -> nn.Module:
     )
 
 
+def test_synflow_does_not_see_biases() -> None:
+    model = tiny(torch.float32)
+    before = synflow(model, weights_of(model), batches_of(dtype=torch.float32))
+    with torch.no_grad():
+        model[0].bias.fill_(5.0)  # type: ignore[union-attr,operator,index]
+    assert_equal(synflow(model, weights_of(model), batches_of(dtype=torch.float32)), before, 0)
+
+
 def test_synflow_is_conserved_by_layers_and_by_units() -> None:
     model = relu_network()
     first, second, third = synflow(model, weights_of(model), batches_of(dtype=torch.float32))

@@ -38,7 +38,7 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     elif keep == 0:
         mask = torch.zeros_like(flat, dtype=torch.bool)
     else:
-        threshold = _kth_smallest(flat, flat.numel() - keep + 1)
+        threshold = kth_smallest(flat, flat.numel() - keep + 1)
         mask = flat > threshold
         missing = keep - int(torch.count_nonzero(mask))
         ties = torch.nonzero(flat == threshold).flatten()
@@ -49,7 +49,7 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     return mask.view_as(scores)
 
 
-def _kth_smallest(values: Tensor, k: int) -> Tensor:
+def kth_smallest(values: Tensor, k: int) -> Tensor:
     """The k-th smallest value, counted from 1. Numpy selects twice as fast as torch on a CPU, but has no bfloat16."""
     if values.device.type == "cpu" and values.dtype != torch.bfloat16:
         return torch.as_tensor(np.partition(values.detach().numpy(), k - 1)[k - 1], dtype=values.dtype)

@@ -181,6 +181,7 @@ def prune(
         train(model, data, section, name, mark, workspace, journal, pruner=pruner, calibration=calibration)
     pruner.finish()
     journal.warnings += pruner.run.warnings
+    journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]
     journal.masks += [{"stage": name, **asdict(record)} for record in pruner.history]
     fold(model)
     if calibration is not None:

@@ -37,9 +37,10 @@ def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: 
     device_of(recipe.train)
     for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True)):
         with _named(f"compress.{number}."):
-            device_of(recipe.stage_train(stage))
+            section = recipe.stage_train(stage)
+            device_of(section)
             rehearsed, understudy = copy.deepcopy(pruner), copy.deepcopy(model)
-            rehearsed.attach(understudy)
+            rehearsed.attach(understudy, data.loader("train", batch_size=section.batch_size, seed=section.seed))
             fold(understudy)
     if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
         example = torch.zeros(1, *data.input_shape)

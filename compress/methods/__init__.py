@@ -9,6 +9,7 @@ from dataclasses import fields
 from importlib.metadata import entry_points
 from typing import Any
 
+from compress.methods.at_init import AtInit
 from compress.methods.base import Method
 from compress.methods.dpf import DPF
 from compress.methods.fine_tune import FineTune
@@ -16,9 +17,9 @@ from compress.methods.gradual import Gradual
 from compress.methods.one_shot import OneShot
 from compress.suggestion import did_you_mean
 
-__all__ = ["DPF", "FineTune", "Gradual", "Method", "OneShot", "available", "create", "settings_of"]
+__all__ = ["DPF", "AtInit", "FineTune", "Gradual", "Method", "OneShot", "available", "create", "settings_of"]
 
-_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, FineTune)
+_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FineTune)
 
 
 def available() -> dict[str, type[Method]]:

@@ -35,13 +35,19 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(kw_only=True)
 class Run:
-    """A method at work on one model: its layers, the step, and what was recorded; the report repeats ``warnings``."""
+    """A method at work on one model: its layers, its data, the step, and what was recorded.
 
+    The report repeats ``warnings``, which are sentences, and ``findings``, single figures such as λ* of COPS.
+    """
+
+    model: nn.Module
+    batches: Batches
     weights: tuple[PrunableWeight, ...]
     subspaces: dict[str, Subspace]
     left_out: dict[str, str]
     dynamics: MaskDynamics
     warnings: list[str] = field(default_factory=list)
+    findings: dict[str, float] = field(default_factory=dict)
     step: int = 0
     finished: bool = False
 
@@ -154,6 +160,8 @@ class Method(ABC):
         masks = {weight.name: self.unit_mask(weight) for weight in selection.weights}
         subspaces = attach(selection.weights, masks=masks, straight_through=self.straight_through)
         run = Run(
+            model=model,
+            batches=batches,
             weights=selection.weights,
             subspaces=subspaces,
             left_out=selection.left_out,
@@ -202,6 +210,7 @@ class Method(ABC):
             "method": self.name,
             "step": run.step,
             "finished": run.finished,
+            "findings": dict(run.findings),
             "dynamics": run.dynamics.state_dict(),
         }
 
@@ -219,6 +228,7 @@ class Method(ABC):
         run = self.run
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
+        run.findings = dict(state.get("findings", {}))
 
 
 @torch.no_grad()

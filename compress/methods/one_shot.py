@@ -26,7 +26,7 @@ class OneShot(Ranked):
     summary: ClassVar[str] = "cut the smallest weights or filters of a trained model once; fine-tuning optional"
     paper: ClassVar[str] = "Han et al. 2015, Learning both weights and connections for efficient neural networks"
 
-    def validate_schedule(self) -> None:
+    def validate_choice(self) -> None:
         """No settings of its own."""
 
     def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:

@@ -22,7 +22,7 @@ class Ramped(Ranked):
     )
     period: int = setting(16, "p: optimizer steps between two rankings of the mask")
 
-    def validate_schedule(self) -> None:
+    def validate_choice(self) -> None:
         """Check the three step counts."""
         require_whole("start_step", self.start_step, 0, "a whole number of steps")
         if self.ramp_steps is not None:

@@ -1,4 +1,4 @@
-"""Methods with a budget: rank units by importance, keep an exact number, on a schedule."""
+"""Methods that rank units by importance, on a schedule."""
 
 from __future__ import annotations
 
@@ -9,47 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.budget import DISTRIBUTIONS, Distribution, allocate, check_minimum
-from compress.checks import require, require_whole
-from compress.methods.base import Method, Run, setting
+from compress.methods.base import Run
+from compress.methods.budgeted import Budgeted
 from compress.prunable import PrunableWeight
-from compress.scores import STRUCTURES, Structure, magnitude
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked(Method):
+class Ranked(Budgeted):
     """A method that ends at ``sparsity``; subclasses say when masks are ranked, and by what."""
-
-    sparsity: float = setting(0.9, "fraction of prunable units that end as zero, in [0, 1)")
-    structure: Structure = setting("weights", "what lives or dies as a whole: weights or filters")
-    distribution: Distribution = setting(
-        "global", "one ranking over all layers (global), or the same share of each (layer)"
-    )
-    minimum_units: int | None = setting(
-        None,
-        "units every layer keeps at least; default 0 for weights, 1 for filters, so that no layer vanishes",
-    )
-
-    def validate(self) -> None:
-        """Check the budget, then the schedule."""
-        number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
-        require(number and 0 <= self.sparsity < 1, "sparsity", self.sparsity, "a fraction of zeros in [0, 1)")
-        require(self.structure in STRUCTURES, "structure", self.structure, f"one of {', '.join(STRUCTURES)}")
-        require(
-            self.distribution in DISTRIBUTIONS,
-            "distribution",
-            self.distribution,
-            f"one of {', '.join(DISTRIBUTIONS)}",
-        )
-        if self.minimum_units is not None:
-            require_whole("minimum_units", self.minimum_units, 0)
-        self.validate_schedule()
-
-    @abstractmethod
-    def validate_schedule(self) -> None:
-        """Check the settings that say when; raise ValueError naming the wrong one."""
 
     @abstractmethod
     def sparsity_at(self, step: int) -> float:
@@ -63,17 +32,10 @@ class Ranked(Method):
     def rank(self, run: Run, weight: PrunableWeight) -> Tensor:
         """Importance of the units of one weight, shaped like its mask; larger lives."""
 
-    def unit_mask(self, weight: PrunableWeight) -> Tensor:
-        """One entry a weight, or one a filter."""
-        tensor = weight.module.weight
-        assert isinstance(tensor, Tensor)
-        units = magnitude(tensor, structure=self.structure, filter_axis=weight.filter_axis)
-        return torch.ones_like(units, dtype=torch.bool)
-
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
         """The best units of the sparsity scheduled for ``step``."""
-        if step == 0 and self.distribution == "global":  # better now than when the ramp gets there
-            check_minimum([mask.numel() for mask in run.masks()], self.sparsity, self._minimum)
+        if step == 0:
+            self.check_budget(run)
         return self._best(run, self.sparsity_at(step)) if self.is_update(step) else None
 
     def final_masks(self, run: Run) -> list[Tensor] | None:
@@ -89,14 +51,8 @@ class Ranked(Method):
             logger.warning(run.warnings[-1])
         return masks
 
-    @property
-    def _minimum(self) -> int:
-        default = 1 if self.structure == "filters" else 0
-        return default if self.minimum_units is None else self.minimum_units
-
     def _best(self, run: Run, sparsity: float) -> list[Tensor]:
-        scores = [self.rank(run, weight) for weight in run.weights]
-        return allocate(scores, sparsity, distribution=self.distribution, minimum=self._minimum)
+        return self.choose([self.rank(run, weight) for weight in run.weights], sparsity)
 
 
 def _living(masks: list[Tensor]) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress import fold, sparsity_report
 from compress.budget import keep_count
-from compress.methods import DPF, FineTune, Gradual, Method, OneShot, available, settings_of
+from compress.methods import DPF, AtInit, FineTune, Gradual, Method, OneShot, available, settings_of
 from compress.prunable import prunable_weights
 
 STEPS = 40
@@ -29,6 +29,15 @@ TABLE: dict[str, Callable[[], Method]] = {
     "dpf": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4),
     "dpf-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, structure="filters"),
     "dpf-layer": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4, distribution="layer"),
+    "at_init-snip": lambda: AtInit(sparsity=0.8),
+    "at_init-grasp": lambda: AtInit(sparsity=0.8, score="grasp", per_class=1, classes=(0, 1)),
+    "at_init-synflow": lambda: AtInit(sparsity=0.8, score="synflow", rounds=10),
+    "at_init-usnip": lambda: AtInit(sparsity=0.8, score="usnip", distribution="layer"),
+    "at_init-gradient": lambda: AtInit(sparsity=0.8, score="gradient", score_batches=1),
+    "at_init-random": lambda: AtInit(sparsity=0.8, score="random"),
+    "at_init-filters": lambda: AtInit(sparsity=0.5, score="magnitude", structure="filters"),
+    "at_init-cops": lambda: AtInit(sparsity=0.8, control="grasp", alpha=0.9),
+    "at_init-cops-filters": lambda: AtInit(sparsity=0.5, control="magnitude", structure="filters", alpha=0.3),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
@@ -54,6 +63,9 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
     return torch.randn(8, 3, 8, 8, generator=generator), torch.randint(0, 5, (8,), generator=generator)
 
 
+DATA = [batch(-1), batch(-2)]
+
+
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
 
@@ -69,7 +81,7 @@ def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, st
 
 def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
     model, pruner = network(), make()
-    pruner.attach(model, [batch(0)])
+    pruner.attach(model, DATA)
     train(model, pruner, optimizer_of(model), range(STEPS))
     pruner.finish()
     return model, pruner
@@ -78,7 +90,7 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
     """(units, living units) of every prunable layer of a folded model."""
     counts = []
-    for weight in prunable_weights(model).weights:
+    for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight
         assert isinstance(tensor, Tensor)
         alive = tensor != 0 if pruner.structure == "weights" else (tensor != 0).flatten(1).any(dim=1)
@@ -106,7 +118,7 @@ def test_deterministic(make: Callable[[], Method]) -> None:
 def test_resume_in_the_middle_through_a_file(make: Callable[[], Method]) -> None:
     whole, whole_pruner = trained(make)
     model, pruner = network(), make()
-    pruner.attach(model)
+    pruner.attach(model, DATA)
     optimizer = optimizer_of(model)
     train(model, pruner, optimizer, range(13))
     file = io.BytesIO()
@@ -118,7 +130,7 @@ def test_resume_in_the_middle_through_a_file(make: Callable[[], Method]) -> None
     state = torch.load(file, weights_only=True)
 
     model, pruner = network(), make()
-    pruner.attach(model)
+    pruner.attach(model, DATA)
     optimizer = optimizer_of(model)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -180,6 +180,16 @@ def test_a_corrected_later_stage_does_not_cost_the_stages_that_are_done(recipe: 
     assert "1-dpf: resumed after epoch 2 of 2" in result.stderr
 
 
+def test_a_cops_stage_reports_what_it_found(recipe: Path, tmp_path: Path) -> None:
+    stage = "{method: at_init, sparsity: 0.8, control: grasp, alpha: 0.9, from_scratch: true, train: {epochs: 1}}"
+    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
+    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert any(note.startswith("1-at_init: target_similarity ") for note in document["notes"])
+    assert document["recipe"]["compress"][0]["score"] == "snip"
+
+
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)

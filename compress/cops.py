@@ -1,0 +1,214 @@
+"""COPS: the best mask for one score that is good enough for another (000, Algorithm 1; proofs in 002, chapter 4).
+
+    min S₀(m)   such that   S₁(m) ≤ κ = α · κ_min,   ‖m‖₀ ≤ σ
+
+is solved through its dual, a concave function g of one multiplier λ: the solution keeps the σ most negative
+s⁽⁰⁾ + λ* s⁽¹⁾. Bisection finds λ*. Two things make it fast and change nothing: a sample of the weights says where λ*
+will be, and weights that are surely in or out for every λ left are set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.budget import kth_smallest
+from compress.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cops:
+    """A COPS mask and what is known of it.
+
+    Attributes:
+        masks: bool, one a score tensor; at most ``keep`` ones in all.
+        importance: −(s⁽⁰⁾ + λ* s⁽¹⁾) of every weight, float64; the mask keeps the largest that are above zero.
+        multiplier: λ*.
+        kappa: κ, what S₁ may come to at most.
+        kappa_min: κ_min, the least that S₁ of a mask of this size can come to.
+        target_similarity: sim (13) to the mask of the target score alone.
+        control_similarity: sim (13) to the mask of the control score alone.
+        parent_similarity: sim (13) of those two.
+    """
+
+    masks: list[Tensor]
+    importance: list[Tensor]
+    multiplier: float
+    kappa: float
+    kappa_min: float
+    target_similarity: float
+    control_similarity: float
+    parent_similarity: float
+
+
+def cops(
+    target: Sequence[Tensor], control: Sequence[Tensor], *, keep: int, alpha: float, precision: float = 1e-12
+) -> Cops:
+    """The mask of at most ``keep`` weights that is best by ``target`` while good enough by ``control``.
+
+    Args:
+        target: importance by the target score, one tensor a weight, larger is better (SNIP in 000).
+        control: importance by the control score, same shapes (GraSP, magnitude, USNIP: G-, M-, U-COPS).
+        keep: σ, the weights that live.
+        alpha: α in [0, 1): 0 hardly constrains, towards 1 the mask becomes that of the control score.
+        precision: δ, how far g may be from its maximum; scores are normalised to Σ|s| = 1 (the paper takes 1e-6).
+
+    Returns:
+        The mask, which fulfils S₁ ≤ κ. The printed (11) takes s⁽⁰⁾ for the index set of κ_min; that is a misprint
+        for s⁽¹⁾, as in (4.27) of 002.
+
+    Raises:
+        ValueError: an argument out of range, other shapes, NaN, or a control score that is nowhere positive.
+    """
+    require(0 <= alpha < 1, "alpha", alpha, "in [0, 1)")
+    shapes = [score.shape for score in target]
+    if shapes != [score.shape for score in control]:
+        raise ValueError("control: its tensors have other shapes than those of target")
+    first, second = _normalised("target", target), _normalised("control", control)
+    require(0 < keep <= first.numel(), "keep", keep, f"between 1 and the {first.numel()} weights")
+    alone = best(second, keep)
+    kappa_min = float(second[alone].sum())
+    if kappa_min >= 0:
+        raise ValueError("control: no weight has a positive importance, so there is nothing to hold it to")
+    kappa = alpha * kappa_min
+    multiplier = _multiplier(_Open(first=first, second=second, keep=keep), alpha, kappa, precision)
+    combined = first + multiplier * second
+    mask, favourite = best(combined, keep), best(first, keep)
+    sizes = [score.numel() for score in target]
+
+    def unflatten(flat: Tensor) -> list[Tensor]:
+        return [part.view(shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
+
+    return Cops(
+        masks=unflatten(mask),
+        importance=unflatten(-combined),
+        multiplier=multiplier,
+        kappa=kappa,
+        kappa_min=kappa_min,
+        target_similarity=similarity(mask, favourite),
+        control_similarity=similarity(mask, alone),
+        parent_similarity=similarity(favourite, alone),
+    )
+
+
+def similarity(one: Tensor, other: Tensor) -> float:
+    """sim(m, M) = ‖m ⊙ M‖₀ / max(‖m‖₀, ‖M‖₀) of two bool masks (000, equation (13)); 0 where both are empty."""
+    most = max(int(torch.count_nonzero(one)), int(torch.count_nonzero(other)))
+    return int(torch.count_nonzero(one & other)) / most if most else 0.0
+
+
+def best(scores: Tensor, keep: int) -> Tensor:
+    """Bool mask of the at most ``keep`` most negative entries (3); among equal ones the lower index lives."""
+    keep = min(keep, scores.numel())
+    if keep == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = kth_smallest(scores, keep)
+    if threshold >= 0:
+        return scores < 0
+    mask = scores < threshold
+    missing = keep - int(torch.count_nonzero(mask))
+    mask[torch.nonzero(scores == threshold).flatten()[:missing]] = True
+    return mask
+
+
+def _normalised(argument: str, scores: Sequence[Tensor]) -> Tensor:
+    """All scores in one float64 vector, small is good, Σ|s| = 1 (000, section IV-A)."""
+    flat = torch.cat([-score.detach().to(torch.float64).flatten() for score in scores])
+    total = float(flat.abs().sum())
+    require(0 < total < float("inf"), argument, total, "a score with a finite, positive sum of absolute values")
+    return flat.div_(total)
+
+
+_SAMPLED, _STRIDE = 1_000_000, 61
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """The weights that λ still decides about, and what those that are surely in add up to."""
+
+    first: Tensor
+    second: Tensor
+    keep: int
+    sum_first: float = 0.0
+    sum_second: float = 0.0
+
+    def dual(self, multiplier: float, kappa: float) -> tuple[float, float]:
+        """g(λ) and a superderivative of g there, equations (7) and (14)."""
+        chosen = torch.nonzero(best(self.first + multiplier * self.second, self.keep)).flatten()
+        zeroth = self.sum_first + float(self.first[chosen].sum())
+        slope = self.sum_second + float(self.second[chosen].sum()) - kappa
+        return zeroth + multiplier * slope, slope
+
+    def least(self) -> float:
+        """κ_min, the least sum of s⁽¹⁾."""
+        return float(self.second[best(self.second, self.keep)].sum())
+
+    def sampled(self) -> _Open:
+        """The same question about every so-many-th weight."""
+        return _Open(first=self.first[::_STRIDE], second=self.second[::_STRIDE], keep=max(1, self.keep // _STRIDE))
+
+    def narrowed(self, low: float, high: float) -> _Open:
+        """Without the weights that are chosen for every λ in [low, high], or for none.
+
+        On the interval a weight's combined score lies between its values at the ends, so the threshold lies
+        between the thresholds of the smaller and of the larger ends.
+        """
+        keep = min(self.keep, self.first.numel())
+        if not keep:
+            return self
+        ends = self.first + low * self.second, self.first + high * self.second
+        smaller, larger = torch.minimum(*ends), torch.maximum(*ends)
+        least = min(0.0, float(kth_smallest(smaller, keep)))
+        most = min(0.0, float(kth_smallest(larger, keep)))
+        inside, undecided = larger < least, (larger >= least) & (smaller <= most)
+        return _Open(
+            first=self.first[undecided],
+            second=self.second[undecided],
+            keep=self.keep - int(torch.count_nonzero(inside)),
+            sum_first=self.sum_first + float(self.first[inside].sum()),
+            sum_second=self.sum_second + float(self.second[inside].sum()),
+        )
+
+
+def _multiplier(problem: _Open, alpha: float, kappa: float, precision: float) -> float:
+    """λ* by bisection (Algorithm 1), from the side on which the constraint holds."""
+    (low, low_value), (high, high_value) = _bracket(problem, alpha, kappa)
+    while abs(high_value - low_value) > precision:
+        problem = problem.narrowed(low, high)
+        middle = (low + high) / 2
+        if middle in (low, high):  # neighbours in float64
+            break
+        value, slope = problem.dual(middle, kappa)
+        if slope > 0:
+            low, low_value = middle, value
+        else:
+            high, high_value = middle, value
+    return high
+
+
+def _bracket(problem: _Open, alpha: float, kappa: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(λ₋, g) with g' > 0 and (λ₊, g) with g' ≤ 0, close together where a sample of the weights is representative."""
+    guess = 0.0
+    if problem.first.numel() > _SAMPLED:
+        sample = problem.sampled()
+        guess = _multiplier(sample, alpha, alpha * sample.least(), 1e-6)
+    low, high = guess / 1.1, guess * 1.1 or 1.0
+    value, slope = problem.dual(low, kappa)
+    if slope <= 0:  # λ* lies below the guess, or is 0
+        upper = low, value
+        while upper[0] > 0:
+            low = upper[0] / 2 if upper[0] > 1e-9 else 0.0
+            value, slope = problem.dual(low, kappa)
+            if slope > 0:
+                return (low, value), upper
+            upper = low, value
+        return upper, upper
+    lower = low, value
+    while True:
+        value, slope = problem.dual(high, kappa)
+        if slope <= 0:
+            return lower, (high, value)
+        lower, high = (high, value), 2 * high

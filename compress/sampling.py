@@ -1,0 +1,54 @@
+"""Which samples a score looks at: so many of each class, or of some classes only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from compress.checks import require_whole
+
+Batch = tuple[Tensor, Tensor]
+
+
+def class_balanced(batches: Iterable[Batch], *, per_class: int, classes: Collection[int]) -> list[Batch]:
+    """The first ``per_class`` samples of each class, as one batch in order of class (GraSP: 10 a class).
+
+    Args:
+        batches: (inputs, integer targets), read only as far as needed.
+        per_class: samples of each class.
+        classes: the classes wanted; a subset is the partial class information of 000, section IV-D.
+
+    Raises:
+        ValueError: a wrong argument, or the batches end before every class has enough samples.
+    """
+    require_whole("per_class", per_class, 1)
+    if not classes:
+        raise ValueError("classes: none given; write range(number of classes)")
+    found: dict[int, list[Tensor]] = {label: [] for label in sorted(set(classes))}
+    missing = per_class * len(found)
+    for inputs, targets in batches:
+        for sample, target in zip(inputs, targets.tolist(), strict=True):
+            if len(found.get(target, range(per_class))) < per_class:
+                found[target].append(sample)
+                missing -= 1
+        if not missing:
+            break
+    short = [label for label, samples in found.items() if len(samples) < per_class]
+    if short:
+        raise ValueError(
+            f"batches: only {len(found[short[0]])} of {per_class} samples of class {short[0]} were found; "
+            "give more batches or lower per_class"
+        )
+    labels = torch.tensor([label for label in found for _ in range(per_class)])
+    return [(torch.stack([sample for samples in found.values() for sample in samples]), labels)]
+
+
+def of_classes(batches: Iterable[Batch], classes: Collection[int]) -> Iterator[Batch]:
+    """The samples whose class is among ``classes``; batches that have none are left out."""
+    wanted = torch.tensor(sorted(set(classes)))
+    for inputs, targets in batches:
+        chosen = torch.isin(targets, wanted.to(targets.device))
+        if bool(chosen.any()):
+            yield inputs[chosen], targets[chosen]

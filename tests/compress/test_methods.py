@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_checks import network
 from torch import Tensor, nn
 
 from compress import fold, sparsity_report
@@ -41,21 +42,6 @@ TABLE: dict[str, Callable[[], Method]] = {
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
-
-
-def network() -> nn.Module:
-    torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 12, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(12 * 16, 16),
-        nn.ReLU(),
-        nn.Linear(16, 5),
-    )
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:

@@ -4,24 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from method_checks import network
 
 from compress.methods import DPF, OneShot, create
-
-
-def network() -> nn.Module:
-    torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 12, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(12 * 16, 16),
-        nn.ReLU(),
-        nn.Linear(16, 5),
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """How many units live, and which: exact counts, ties broken by index.
 
-A unit is what lives or dies as a whole: a single weight, or a filter. Scores are one tensor a layer, one
-entry a unit; larger is more important.
+A unit is what lives or dies as a whole: a single weight, a filter, a block (:mod:`compress.structures`). Scores are one
+tensor a layer, one entry a unit; larger is more important.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Distribution = Literal["global", "layer"]
-DISTRIBUTIONS: tuple[Distribution, ...] = ("global", "layer")
+Distribution = Literal["global", "layer", "erk"]
+DISTRIBUTIONS: tuple[Distribution, ...] = ("global", "layer", "erk")
 
 
 def keep_count(total: int, sparsity: float) -> int:
@@ -71,7 +71,7 @@ def allocate(
     scores: Sequence[Tensor],
     sparsity: float,
     *,
-    distribution: Distribution = "global",
+    distribution: Literal["global", "layer"] = "global",
     minimum: int = 0,
 ) -> list[Tensor]:
     """Bool masks, one a layer, that keep exactly round((1 − q) · D) units.

@@ -204,7 +204,7 @@ def _train_epoch(
         optimizer.step()
         scheduler.step()
         if pruner is not None:
-            pruner.step()
+            pruner.step(optimizer)
         total += value * len(labels)
         images += len(labels)
         bar.update()

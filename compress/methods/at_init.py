@@ -17,7 +17,7 @@ from compress.cops import cops
 from compress.methods.base import Run, setting
 from compress.methods.budgeted import Budgeted
 from compress.sampling import Batch, class_balanced, of_classes
-from compress.scores import SCORES, per_unit, score_called
+from compress.scores import SCORES, score_called
 from compress.suggestion import did_you_mean
 
 
@@ -77,8 +77,11 @@ class AtInit(Budgeted):
         masks = before
         for number in range(1, self.rounds + 1):
             scores = self._importance(run, samples)
-            alive = [torch.where(mask, score, -torch.inf) for mask, score in zip(run.masks(), scores, strict=True)]
-            masks = self.choose(alive, 1.0 - (1.0 - self.sparsity) ** (number / self.rounds))
+            living = [
+                torch.where(self.alive(run, weight), score, -torch.inf)
+                for weight, score in zip(run.weights, scores, strict=True)
+            ]
+            masks = self.choose(run, living, 1.0 - (1.0 - self.sparsity) ** (number / self.rounds))
             run.set_masks(masks)
         run.set_masks(before)  # the caller records the step from these to those
         return masks
@@ -111,7 +114,7 @@ class AtInit(Budgeted):
     def _scored(self, run: Run, name: str, samples: Sequence[Batch]) -> list[Tensor]:
         scores = score_called(name)(run.model, run.weights, samples)
         return [
-            per_unit(score, structure=self.structure, filter_axis=weight.filter_axis, norm=name == "magnitude")
+            self.units.scores(score, weight.filter_axis, norm=name == "magnitude")
             for score, weight in zip(scores, run.weights, strict=True)
         ]
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
@@ -123,8 +124,8 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def unit_mask(self, weight: PrunableWeight) -> Tensor:
-        """An all-ones bool mask with one entry a unit, broadcastable to the weight."""
+    def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
+        """An all-ones bool mask, broadcastable to the coefficients of one weight."""
 
     @abstractmethod
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
@@ -157,7 +158,7 @@ class Method(ABC):
             skip_depthwise=self.skip_depthwise,
             exclude=self.exclude,
         )
-        masks = {weight.name: self.unit_mask(weight) for weight in selection.weights}
+        masks = {w.name: self.first_mask(stored_weight(w.module), w.filter_axis) for w in selection.weights}
         subspaces = attach(selection.weights, masks=masks, straight_through=self.straight_through)
         run = Run(
             model=model,
@@ -174,11 +175,21 @@ class Method(ABC):
             raise
         object.__setattr__(self, "_run", run)
 
-    def step(self) -> None:
-        """Tell the method that the optimizer made one step."""
+    def step(self, optimizer: Optimizer | None = None) -> None:
+        """Tell the method that the optimizer made one step.
+
+        Args:
+            optimizer: the one that made it, for methods that start some weights with fresh momentum; without it
+                they leave what momentum there is, which fades while a weight is masked.
+        """
         run = self.run
         run.step += 1
         _update(run, self.masks_at(run, run.step))
+        if optimizer is not None:
+            self.refresh(run, optimizer)
+
+    def refresh(self, run: Run, optimizer: Optimizer) -> None:  # noqa: B027 - most methods have nothing to forget
+        """Forget optimizer state that no longer belongs to a weight; nothing by default."""
 
     def finish(self) -> None:
         """Bring the masks to the exact final budget; call it once, before fold."""

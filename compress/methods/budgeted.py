@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.budget import DISTRIBUTIONS, Distribution, allocate, check_minimum
+from compress.budget import DISTRIBUTIONS, Distribution, check_minimum
 from compress.checks import require, require_whole
 from compress.methods.base import Method, Run, setting
 from compress.prunable import PrunableWeight
-from compress.scores import STRUCTURES, Structure, magnitude
+from compress.structures import NAMES, Filters, Structure, structure_called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +21,22 @@ class Budgeted(Method):
     """A method that ends at exactly ``sparsity``; subclasses say how the units that live are chosen."""
 
     sparsity: float = setting(0.9, "fraction of prunable units that end as zero, in [0, 1)")
-    structure: Structure = setting("weights", "what lives or dies as a whole: weights or filters")
+    structure: str = setting("weights", f"what lives or dies as a whole: {NAMES}")
     distribution: Distribution = setting(
-        "global", "one ranking over all layers (global), or the same share of each (layer)"
+        "global", "one ranking over all layers (global), the same share of each (layer), or more of small layers (erk)"
     )
     minimum_units: int | None = setting(
         None,
-        "units every layer keeps at least; default 0 for weights, 1 for filters, so that no layer vanishes",
+        "units every layer keeps at least; default 1 for filters, so that no layer vanishes, else 0",
     )
 
     def validate(self) -> None:
         """Check the budget, then the schedule."""
         number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
         require(number and 0 <= self.sparsity < 1, "sparsity", self.sparsity, "a fraction of zeros in [0, 1)")
-        require(self.structure in STRUCTURES, "structure", self.structure, f"one of {', '.join(STRUCTURES)}")
+        misfit = self.units.fitting(self.sparsity)
+        if misfit is not None:
+            raise ValueError(f"sparsity: {self.sparsity} cannot be reached, {misfit}")
         require(
             self.distribution in DISTRIBUTIONS,
             "distribution",
@@ -49,24 +51,42 @@ class Budgeted(Method):
     def validate_choice(self) -> None:
         """Check the settings that say how and when; raise ValueError naming the wrong one."""
 
-    def unit_mask(self, weight: PrunableWeight) -> Tensor:
-        """One entry a weight, or one a filter."""
-        tensor = weight.module.weight
-        assert isinstance(tensor, Tensor)
-        units = magnitude(tensor, structure=self.structure, filter_axis=weight.filter_axis)
-        return torch.ones_like(units, dtype=torch.bool)
-
-    def check_budget(self, run: Run) -> None:
-        """Raise ValueError unless the final budget can be met; better on attach than when a ramp gets there."""
-        if self.distribution == "global":
-            check_minimum([mask.numel() for mask in run.masks()], self.sparsity, self.minimum)
-
-    def choose(self, scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
-        """Masks of the best units."""
-        return allocate(scores, sparsity, distribution=self.distribution, minimum=self.minimum)
+    @property
+    def units(self) -> Structure:
+        """The structure that lives or dies as a whole."""
+        return structure_called(self.structure)
 
     @property
     def minimum(self) -> int:
         """Units that every layer keeps."""
-        default = 1 if self.structure == "filters" else 0
+        default = 1 if isinstance(self.units, Filters) else 0
         return default if self.minimum_units is None else self.minimum_units
+
+    def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
+        """All units alive."""
+        ones = torch.ones_like(coefficients, dtype=torch.bool)
+        return self.units.mask(self.units.units(ones, filter_axis), ones.shape, filter_axis)
+
+    def alive(self, run: Run, weight: PrunableWeight) -> Tensor:
+        """Which units of one weight live now."""
+        return self.units.units(run.subspaces[weight.name].mask, weight.filter_axis)
+
+    def magnitude(self, run: Run, weight: PrunableWeight) -> Tensor:
+        """|β| of each unit of one weight: the L2 norm of a filter or block (003, section 6)."""
+        return self.units.scores(run.coefficients(weight).abs(), weight.filter_axis, norm=True)
+
+    def check_budget(self, run: Run) -> None:
+        """Raise ValueError unless the final budget can be met; better on attach than when a ramp gets there."""
+        if self.distribution != "layer":
+            check_minimum([self.alive(run, weight).numel() for weight in run.weights], self.sparsity, self.minimum)
+
+    def choose(self, run: Run, scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
+        """Masks of the best units, from the importance of the units of each weight."""
+        return self.units.choose(
+            scores,
+            [run.coefficients(weight).shape for weight in run.weights],
+            [weight.filter_axis for weight in run.weights],
+            sparsity=sparsity,
+            distribution=self.distribution,
+            minimum=self.minimum,
+        )

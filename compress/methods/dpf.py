@@ -10,7 +10,6 @@ from torch import Tensor
 from compress.methods.base import Run
 from compress.methods.ramped import Ramped
 from compress.prunable import PrunableWeight
-from compress.scores import magnitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,4 +34,4 @@ class DPF(Ramped):
 
     def rank(self, run: Run, weight: PrunableWeight) -> Tensor:
         """Magnitude of the dense weight."""
-        return magnitude(run.coefficients(weight), structure=self.structure, filter_axis=weight.filter_axis)
+        return self.magnitude(run, weight)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from compress.methods.base import Method, Run
-from compress.prunable import PrunableWeight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +27,9 @@ class FineTune(Method):
         """Nothing depends on the length of training."""
         return replace(self)
 
-    def unit_mask(self, weight: PrunableWeight) -> Tensor:
+    def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
         """One entry a weight."""
-        tensor = weight.module.weight
-        assert isinstance(tensor, Tensor)
-        return torch.ones_like(tensor, dtype=torch.bool)
+        return torch.ones_like(coefficients, dtype=torch.bool)
 
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
         """On attach: what is non-zero lives."""

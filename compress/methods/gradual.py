@@ -11,7 +11,6 @@ from torch import Tensor
 from compress.methods.base import Run, setting
 from compress.methods.ramped import Ramped
 from compress.prunable import PrunableWeight
-from compress.scores import magnitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,5 +34,4 @@ class Gradual(Ramped):
 
     def rank(self, run: Run, weight: PrunableWeight) -> Tensor:
         """Magnitude of what lives; what was cut ranks last."""
-        score = magnitude(run.coefficients(weight), structure=self.structure, filter_axis=weight.filter_axis)
-        return torch.where(run.subspaces[weight.name].mask, score, -1.0)
+        return torch.where(self.alive(run, weight), self.magnitude(run, weight), -1.0)

@@ -11,7 +11,6 @@ from torch import Tensor
 from compress.methods.base import Run
 from compress.methods.ranked import Ranked
 from compress.prunable import PrunableWeight
-from compress.scores import magnitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,4 +42,4 @@ class OneShot(Ranked):
 
     def rank(self, run: Run, weight: PrunableWeight) -> Tensor:
         """Magnitude."""
-        return magnitude(run.coefficients(weight), structure=self.structure, filter_axis=weight.filter_axis)
+        return self.magnitude(run, weight)

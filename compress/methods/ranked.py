@@ -30,7 +30,7 @@ class Ranked(Budgeted):
 
     @abstractmethod
     def rank(self, run: Run, weight: PrunableWeight) -> Tensor:
-        """Importance of the units of one weight, shaped like its mask; larger lives."""
+        """Importance of the units of one weight; larger lives."""
 
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
         """The best units of the sparsity scheduled for ``step``."""
@@ -52,7 +52,7 @@ class Ranked(Budgeted):
         return masks
 
     def _best(self, run: Run, sparsity: float) -> list[Tensor]:
-        return self.choose([self.rank(run, weight) for weight in run.weights], sparsity)
+        return self.choose(run, [self.rank(run, weight) for weight in run.weights], sparsity)
 
 
 def _living(masks: list[Tensor]) -> int:

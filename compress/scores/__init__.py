@@ -7,11 +7,10 @@ was: gradients, hooks, modes, BatchNorm statistics and random state. :mod:`compr
 from compress.scores.connection import gradient, snip, usnip
 from compress.scores.flow import synflow
 from compress.scores.gradient_signal import grasp
-from compress.scores.magnitude import STRUCTURES, Structure, magnitude, magnitudes, per_unit
+from compress.scores.magnitude import magnitude
 from compress.scores.registry import SCORES, Score, score_called
 from compress.scores.uniform import random
 
 __all__ = [
-    "SCORES", "STRUCTURES", "Score", "Structure", "gradient", "grasp", "magnitude", "magnitudes", "per_unit", "random",
-    "score_called", "snip", "synflow", "usnip",
+    "SCORES", "Score", "gradient", "grasp", "magnitude", "random", "score_called", "snip", "synflow", "usnip",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from compress.prunable import PrunableWeight
 from compress.scores.connection import gradient, snip, usnip
 from compress.scores.flow import synflow
 from compress.scores.gradient_signal import grasp
-from compress.scores.magnitude import magnitudes
+from compress.scores.magnitude import magnitude
 from compress.scores.probe import Batch
 from compress.scores.uniform import random
 from compress.suggestion import did_you_mean
@@ -25,7 +25,7 @@ class Score(Protocol):
 
 
 SCORES: dict[str, Score] = {
-    "magnitude": magnitudes,
+    "magnitude": magnitude,
     "random": random,
     "snip": snip,
     "usnip": usnip,

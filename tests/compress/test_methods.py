@@ -17,6 +17,7 @@ from compress import fold, sparsity_report
 from compress.budget import keep_count
 from compress.methods import DPF, AtInit, FineTune, Gradual, Method, OneShot, available, settings_of
 from compress.prunable import prunable_weights
+from compress.structures import Neighbours
 
 STEPS = 40
 
@@ -39,6 +40,15 @@ TABLE: dict[str, Callable[[], Method]] = {
     "at_init-filters": lambda: AtInit(sparsity=0.5, score="magnitude", structure="filters"),
     "at_init-cops": lambda: AtInit(sparsity=0.8, control="grasp", alpha=0.9),
     "at_init-cops-filters": lambda: AtInit(sparsity=0.5, control="magnitude", structure="filters", alpha=0.3),
+    "one_shot-2:4": lambda: OneShot(sparsity=0.5, structure="2:4"),
+    "one_shot-block": lambda: OneShot(sparsity=0.75, structure="block:4x1"),
+    "one_shot-erk": lambda: OneShot(sparsity=0.9, distribution="erk"),
+    "gradual-2:4": lambda: Gradual(sparsity=0.5, ramp_steps=24, period=4, structure="2:4"),
+    "gradual-block": lambda: Gradual(sparsity=0.8, ramp_steps=24, period=4, structure="block:2x3"),
+    "dpf-1:4": lambda: DPF(sparsity=0.75, ramp_steps=24, period=4, structure="1:4"),
+    "dpf-block-erk": lambda: DPF(sparsity=0.8, ramp_steps=24, period=4, structure="block:1x4", distribution="erk"),
+    "at_init-2:4": lambda: AtInit(sparsity=0.5, structure="2:4"),
+    "at_init-cops-block": lambda: AtInit(sparsity=0.8, control="grasp", structure="block:4x1", rounds=3),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
@@ -79,7 +89,7 @@ def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
     for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight
         assert isinstance(tensor, Tensor)
-        alive = tensor != 0 if pruner.structure == "weights" else (tensor != 0).flatten(1).any(dim=1)
+        alive = pruner.units.scores((tensor != 0).float(), weight.filter_axis) > 0
         counts.append((alive.numel(), int(alive.sum())))
     return counts
 
@@ -88,7 +98,16 @@ def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
 def test_exact_budget(make: Callable[[], Method]) -> None:
     model, pruner = trained(make)
     counts = units(pruner, fold(model))
-    if pruner.distribution == "layer":
+    if isinstance(pruner.units, Neighbours):
+        # 3 input channels, then 8 and 192: the first layer has groups of three, which keep as many as one of four.
+        keep, of = pruner.units.keep, pruner.units.of
+        assert [alive for _, alive in counts] == [
+            8 * 9 * keep,
+            12 * 8 * 9 * keep // of,
+            16 * 192 * keep // of,
+            5 * 16 * keep // of,
+        ][: len(counts)]
+    elif pruner.distribution == "layer":
         assert [alive for _, alive in counts] == [keep_count(total, pruner.sparsity) for total, _ in counts]
     else:
         assert sum(alive for _, alive in counts) == keep_count(sum(t for t, _ in counts), pruner.sparsity)

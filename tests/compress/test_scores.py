@@ -13,7 +13,7 @@ from torch.nn import functional
 from compress import attach, prunable_weights
 from compress.prunable import PrunableWeight
 from compress.sampling import class_balanced, of_classes
-from compress.scores import SCORES, Score, gradient, grasp, magnitudes, random, score_called, snip, synflow, usnip
+from compress.scores import SCORES, Score, gradient, grasp, magnitude, random, score_called, snip, synflow, usnip
 
 Batch = tuple[Tensor, Tensor]
 
@@ -157,7 +157,7 @@ def test_rescaling_between_layers_changes_nothing(score: Score) -> None:
 
 def test_magnitude_and_random() -> None:
     model = tiny(torch.float32)
-    assert_equal(magnitudes(model, weights_of(model)), [w.module.weight.detach().abs() for w in weights_of(model)], 0)
+    assert_equal(magnitude(model, weights_of(model)), [w.module.weight.detach().abs() for w in weights_of(model)], 0)
     once, again = (random(model, weights_of(model), seed=3) for _ in range(2))
     assert_equal(once, again, 0)
     assert not torch.equal(once[0], random(model, weights_of(model), seed=4)[0])

@@ -219,23 +219,32 @@ class Method(ABC):
         run = self.run
         return {
             "method": self.name,
+            "settings": self._described(),
             "step": run.step,
             "finished": run.finished,
             "findings": dict(run.findings),
             "dynamics": run.dynamics.state_dict(),
         }
 
+    def _described(self) -> dict[str, str]:
+        return {field.name: repr(getattr(self, field.name)) for field in fields(self) if field.init}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; call it after ``attach`` and the model's load_state_dict.
 
         Raises:
-            ValueError: the state belongs to another method or model.
+            ValueError: the state belongs to another method, other settings or another model.
         """
         if state.get("method") != self.name:
             raise ValueError(f"state: it was saved by {state.get('method')!r}, this is {self.name!r}")
-        missing = {"dynamics", "step", "finished"} - state.keys()
+        missing = {"dynamics", "step", "finished", "settings"} - state.keys()
         if missing:
             raise ValueError(f"state: {sorted(missing)[0]!r} is missing; it is damaged or of another version")
+        for key, value in self._described().items():
+            if state["settings"].get(key) != value:
+                raise ValueError(
+                    f"state: it was saved with {key}={state['settings'].get(key)}, this method has {value}"
+                )
         run = self.run
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])

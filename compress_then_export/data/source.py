@@ -75,8 +75,8 @@ def open_data(
     if isinstance(opened, Dataset):
         check_shape(source, opened.input_shape, input_shape, fixed_size=fixed_size, can_resize=False)
         return opened
-    train = _subset(opened.train, spec.get("train_size"))
-    test = _subset(opened.test, spec.get("test_size"))
+    train = _subset(opened.train, "train_size", spec)
+    test = _subset(opened.test, "test_size", spec)
     check_not_empty(source, train, test)
     if spec.get("resize", False) and input_shape is not None:
         train, test = (_resized(split, input_shape) for split in (train, test))
@@ -145,8 +145,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _subset(split: Split, size: int | None) -> Split:
-    if size is None or size >= len(split):
+def _subset(split: Split, key: str, spec: Mapping[str, Any]) -> Split:
+    size = spec.get(key, len(split))
+    if size > len(split):
+        raise DataError(f"data {key}={size} is more than the {len(split)} images there are; leave it out")
+    if size == len(split):
         return split
     chosen = np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:size]
     return split.subset(sorted(int(position) for position in chosen))

@@ -77,6 +77,10 @@ def test_wrong_order_of_calls() -> None:
         pruner.load_state_dict({"method": "dpf"})
     with pytest.raises(ValueError, match="state: 'dynamics' is missing"):
         pruner.load_state_dict({"method": "one_shot"})
+    with pytest.raises(ValueError, match=r"saved with sparsity=0\.5, this method has 0\.6"):
+        other = OneShot(sparsity=0.6)
+        other.attach(network())
+        other.load_state_dict(pruner.state_dict())
 
 
 def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:

@@ -190,6 +190,22 @@ def test_a_cops_stage_reports_what_it_found(recipe: Path, tmp_path: Path) -> Non
     assert document["recipe"]["compress"][0]["score"] == "snip"
 
 
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_a_dynamic_stage_is_sparse_throughout_and_says_how_much_it_explored(
+    recipe: Path, tmp_path: Path, method: str
+) -> None:
+    stage = f"{{method: {method}, sparsity: 0.8, period: 3, from_scratch: true, train: {{epochs: 2}}}}"
+    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
+    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["step"] for row in document["masks"]] == [0, 3, 6, 9, 12]  # of 20 steps, up to 3/4
+    assert len({row["sparsity"] for row in document["masks"]}) == 1
+    (note,) = [note for note in document["notes"] if note.startswith(f"1-{method}: explored ")]
+    assert 0.2 < float(note.rpartition(" ")[2]) < 1
+    assert document["recipe"]["compress"][0]["stop_step"] == 15
+
+
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)

@@ -15,7 +15,19 @@ from torch import Tensor, nn
 
 from compress import fold, sparsity_report
 from compress.budget import keep_count
-from compress.methods import DPF, SET, AtInit, FineTune, Gradual, Method, OneShot, RigL, available, settings_of
+from compress.methods import (
+    DPF,
+    SET,
+    AtInit,
+    FineTune,
+    Gradual,
+    LotteryTicket,
+    Method,
+    OneShot,
+    RigL,
+    available,
+    settings_of,
+)
 from compress.methods.dynamic import Dynamic
 from compress.prunable import prunable_weights
 from compress.structures import Neighbours
@@ -57,6 +69,11 @@ TABLE: dict[str, Callable[[], Method]] = {
     "rigl-layer": lambda: RigL(sparsity=0.8, stop_step=30, period=4, distribution="layer", skip_last_linear=True),
     "rigl-filters": lambda: RigL(sparsity=0.5, stop_step=30, period=4, structure="filters"),
     "rigl-block": lambda: RigL(sparsity=0.8, stop_step=30, period=4, structure="block:4x1"),
+    "lottery_ticket": lambda: LotteryTicket(sparsity=0.45, round_steps=10),  # three prunings, four trainings
+    "lottery_ticket-rewind": lambda: LotteryTicket(sparsity=0.9, round_steps=8, rewind_step=3, round_fraction=0.5),
+    "lottery_ticket-layer": lambda: LotteryTicket(sparsity=0.45, round_steps=10, distribution="layer"),
+    "lottery_ticket-filters": lambda: LotteryTicket(sparsity=0.45, round_steps=10, structure="filters"),
+    "lottery_ticket-block": lambda: LotteryTicket(sparsity=0.45, round_steps=10, structure="block:4x1"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
 

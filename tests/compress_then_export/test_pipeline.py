@@ -206,6 +206,40 @@ def test_a_dynamic_stage_is_sparse_throughout_and_says_how_much_it_explored(
     assert document["recipe"]["compress"][0]["stop_step"] == 15
 
 
+def test_a_lottery_ticket_shows_all_its_trainings_and_resumes_within_one(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = "{method: lottery_ticket, sparsity: 0.45, rewind_step: 3, from_scratch: true, train: {epochs: 2}}"
+    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
+    whole = invoke("run", recipe, "--out", tmp_path / "whole", *quick)
+    assert whole.exit_code == 0, whole.stderr
+    document = json.loads(whole.stdout)
+    rows = [row for row in document["training"] if row["stage"] != "train"]
+    names = [f"1-lottery_ticket-{number}-of-4" for number in (1, 2, 3, 4)]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(name, epoch) for name in names for epoch in (1, 2)]
+    assert [row["sparsity"] for row in rows[1::2]] == pytest.approx([0, 0.2, 0.36, 0.45], abs=1e-3)
+    assert min(row["accuracy"] for row in rows[1::2]) > 0.2  # of the trained network, not of what it was rewound to
+    assert [row["step"] for row in document["masks"]] == [20, 40, 60]
+    assert document["recipe"]["compress"][0]["round_steps"] == 20
+
+    real, calls = pipeline.accuracy, iter(range(100))
+
+    def fails_in_the_second_epoch_of_the_second_training(*arguments: Any) -> float:
+        if next(calls) == 4:
+            raise OSError(28, "No space left on device", "checkpoint")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "accuracy", fails_in_the_second_epoch_of_the_second_training)
+    stopped = invoke("run", recipe, "--out", tmp_path / "out", *quick)
+    assert stopped.exit_code == 1
+    monkeypatch.setattr(pipeline, "accuracy", real)
+    resumed = invoke("run", recipe, "--out", tmp_path / "out", "--resume", *quick)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "1-lottery_ticket-1-of-4: resumed after epoch 2 of 2" in resumed.stderr
+    assert "1-lottery_ticket-2-of-4: resumed after epoch 1 of 2" in resumed.stderr
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+
+
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
@@ -251,6 +285,9 @@ def test_runtime_check_reads_the_bundle_and_refuses_a_changed_one(
         ("compress.0.sparsity=1", 2, "compress.0.sparsity: 1 is not"),
         ("compress.1.exclude=[nothing.*]", 2, "compress.1.exclude: 'nothing.*' matches no"),
         ("compress.0.sparsity=0.99", 2, "compress.0.sparsity: 0.99 keeps"),
+        ("compress.1={method: lottery_ticket}", 2, "compress.1.round_steps: 0 is not the length of a training"),
+        ("compress.1={method: lottery_ticket, rewind_step: 10, train: {epochs: 1}}", 2, "compress.1.rewind_step: 10"),
+        ("compress.1={method: rigl, distribution: global}", 2, "compress.1.distribution: 'global'"),
         ("train.device=gpu9", 2, "train.device"),
         ("train.device=meta", 2, "train.device"),
         ("train.epochs=-1", 2, "train.epochs: -1 is not"),

@@ -190,56 +190,6 @@ def test_a_cops_stage_reports_what_it_found(recipe: Path, tmp_path: Path) -> Non
     assert document["recipe"]["compress"][0]["score"] == "snip"
 
 
-@pytest.mark.parametrize("method", ["set", "rigl"])
-def test_a_dynamic_stage_is_sparse_throughout_and_says_how_much_it_explored(
-    recipe: Path, tmp_path: Path, method: str
-) -> None:
-    stage = f"{{method: {method}, sparsity: 0.8, period: 3, from_scratch: true, train: {{epochs: 2}}}}"
-    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
-    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert [row["step"] for row in document["masks"]] == [0, 3, 6, 9, 12]  # of 20 steps, up to 3/4
-    assert len({row["sparsity"] for row in document["masks"]}) == 1
-    (note,) = [note for note in document["notes"] if note.startswith(f"1-{method}: explored ")]
-    assert 0.2 < float(note.rpartition(" ")[2]) < 1
-    assert document["recipe"]["compress"][0]["stop_step"] == 15
-
-
-def test_a_lottery_ticket_shows_all_its_trainings_and_resumes_within_one(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = "{method: lottery_ticket, sparsity: 0.45, rewind_step: 3, from_scratch: true, train: {epochs: 2}}"
-    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
-    whole = invoke("run", recipe, "--out", tmp_path / "whole", *quick)
-    assert whole.exit_code == 0, whole.stderr
-    document = json.loads(whole.stdout)
-    rows = [row for row in document["training"] if row["stage"] != "train"]
-    names = [f"1-lottery_ticket-{number}-of-4" for number in (1, 2, 3, 4)]
-    assert [(row["stage"], row["epoch"]) for row in rows] == [(name, epoch) for name in names for epoch in (1, 2)]
-    assert [row["sparsity"] for row in rows[1::2]] == pytest.approx([0, 0.2, 0.36, 0.45], abs=1e-3)
-    assert min(row["accuracy"] for row in rows[1::2]) > 0.2  # of the trained network, not of what it was rewound to
-    assert [row["step"] for row in document["masks"]] == [20, 40, 60]
-    assert document["recipe"]["compress"][0]["round_steps"] == 20
-
-    real, calls = pipeline.accuracy, iter(range(100))
-
-    def fails_in_the_second_epoch_of_the_second_training(*arguments: Any) -> float:
-        if next(calls) == 4:
-            raise OSError(28, "No space left on device", "checkpoint")
-        return real(*arguments)
-
-    monkeypatch.setattr(pipeline, "accuracy", fails_in_the_second_epoch_of_the_second_training)
-    stopped = invoke("run", recipe, "--out", tmp_path / "out", *quick)
-    assert stopped.exit_code == 1
-    monkeypatch.setattr(pipeline, "accuracy", real)
-    resumed = invoke("run", recipe, "--out", tmp_path / "out", "--resume", *quick)
-    assert resumed.exit_code == 0, resumed.stderr
-    assert "1-lottery_ticket-1-of-4: resumed after epoch 2 of 2" in resumed.stderr
-    assert "1-lottery_ticket-2-of-4: resumed after epoch 1 of 2" in resumed.stderr
-    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
-
-
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)

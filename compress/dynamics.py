@@ -89,6 +89,10 @@ class MaskDynamics:
             for row, after in zip(self.rows, later, strict=True)
         ]
 
+    def latest(self) -> list[Tensor]:
+        """Which elements of each mask changed at the last update."""
+        return [changed == len(self.rows) - 1 for changed in self.last_change]
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers only."""
         return {"last_change": list(self.last_change), "rows": [dict(row) for row in self.rows]}

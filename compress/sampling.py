@@ -1,4 +1,4 @@
-"""Which samples a score looks at: so many of each class, or of some classes only."""
+"""Which samples a score looks at: so many of each class, some classes only, or one batch after the other."""
 
 from __future__ import annotations
 
@@ -52,3 +52,40 @@ def of_classes(batches: Iterable[Batch], classes: Collection[int]) -> Iterator[B
         chosen = torch.isin(targets, wanted.to(targets.device))
         if bool(chosen.any()):
             yield inputs[chosen], targets[chosen]
+
+
+class Cycle:
+    """Batches one at a time, from the beginning again after the last; the random state is left alone.
+
+    Attributes:
+        taken: batches given so far, which :meth:`skip` takes to go on in the same place.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.taken = 0
+        self._batches = batches
+        self._open: Iterator[Batch] = iter(())
+
+    def take(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            ValueError: there is none, or none is left of an iterator that can be gone through only once.
+        """
+        with torch.random.fork_rng(devices=[]):  # a shuffling DataLoader draws its order from the global state
+            batch = next(self._open, None)
+            if batch is None:
+                self._open = iter(self._batches)
+                batch = next(self._open, None)
+        if batch is None:
+            raise ValueError(
+                "batches: there are none, or none are left; give (inputs, targets) pairs in a list or loader that can "
+                "be gone through again and again"
+            )
+        self.taken += 1
+        return batch
+
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` batches."""
+        for _ in range(count):
+            self.take()

@@ -1,6 +1,8 @@
-"""When sparsity grows: functions of the optimizer step."""
+"""How much is pruned, and when: functions of the optimizer step."""
 
 from __future__ import annotations
+
+import math
 
 
 def cubic(step: int, *, start: int, length: int, initial: float, final: float) -> float:
@@ -20,3 +22,14 @@ def cubic(step: int, *, start: int, length: int, initial: float, final: float) -
     if step >= start + length:
         return final
     return final + (initial - final) * (1.0 - (step - start) / length) ** 3
+
+
+def cosine(step: int, *, length: int, initial: float) -> float:
+    """f(t) = α/2 · (1 + cos(π t / T_end)), from α at step 0 to 0 at T_end (Evci et al. 2020, RigL, section 3).
+
+    Args:
+        step: t, optimizer steps done.
+        length: T_end in steps; f is 0 from there on.
+        initial: α.
+    """
+    return initial / 2 * (1 + math.cos(math.pi * step / length)) if step < length else 0.0

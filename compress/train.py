@@ -126,7 +126,9 @@ def fit(
         for epoch in range(len(records), settings.epochs):
             started = time.perf_counter()
             lr = float(optimizer.param_groups[0]["lr"])
-            loss, images = _train_epoch(model, batches.epoch(epoch), optimizer, scheduler, settings, pruner, bar)
+            loss, images, held = _train_epoch(
+                model, batches.epoch(epoch), optimizer, scheduler, settings, pruner, bar, steps
+            )
             seconds = time.perf_counter() - started
             accuracy = evaluate(model) if evaluate else None
             sparsity = pruner.run.sparsity if pruner else 0.0
@@ -135,6 +137,8 @@ def fit(
             )
             records.append(record)
             _log(label, record, settings.epochs, images)
+            if pruner is not None and held:
+                pruner.step(optimizer)
             if checkpoint is not None:
                 save_checkpoint(checkpoint, _state(fingerprint, model, optimizer, scheduler, pruner, records))
     return records
@@ -188,11 +192,13 @@ def _train_epoch(
     settings: TrainSettings,
     pruner: Method | None,
     bar: Any,
-) -> tuple[float, int]:
+    steps: int,
+) -> tuple[float, int, bool]:
+    """Mean loss, images, and whether the last step is still to be told to a pruner that will rewind then."""
     device = next(model.parameters()).device
     model.train()
-    total, images = 0.0, 0
-    for inputs, labels in batches:
+    total, images, held = 0.0, 0, False
+    for number, (inputs, labels) in enumerate(batches, start=1):
         optimizer.zero_grad(set_to_none=True)
         loss = functional.cross_entropy(
             model(inputs.to(device)), labels.to(device), label_smoothing=settings.label_smoothing
@@ -204,7 +210,9 @@ def _train_epoch(
         optimizer.step()
         scheduler.step()
         if pruner is not None:
-            pruner.step(optimizer)
+            held = number == steps and pruner.rewinds_next
+            if not held:
+                pruner.step(optimizer)
         total += value * len(labels)
         images += len(labels)
         bar.update()
@@ -212,7 +220,7 @@ def _train_epoch(
             sparsity = f", sparsity {pruner.run.sparsity:.1%}" if pruner else ""
             rate = (bar.format_dict["rate"] or 0.0) * len(labels)
             bar.set_postfix_str(f"{rate:.0f} images/s, loss {total / images:.3f}{sparsity}", refresh=False)
-    return total / max(1, images), images
+    return total / max(1, images), images, held
 
 
 def _log(label: str, record: EpochRecord, epochs: int, images: int) -> None:

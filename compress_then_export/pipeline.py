@@ -170,15 +170,19 @@ def prune(
     workspace: Workspace,
     journal: Journal,
 ) -> nn.Module:
-    """One compress stage: attach, train, finish, fold, and BatchNorm statistics of the model that is left."""
+    """One compress stage: attach, train, finish, fold, and BatchNorm statistics of the model that is left.
+
+    A method that wants several trainings gets them, each with its own checkpoint.
+    """
     loader = data.loader("train", batch_size=section.batch_size, seed=section.seed)
     model.to(device_of(section))
     pruner.attach(model, loader)
     calibration = None
     if stage.recalibrates(section.epochs):
         calibration = data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False)
-    if section.epochs:
-        train(model, data, section, name, mark, workspace, journal, pruner=pruner, calibration=calibration)
+    for number in range(1, pruner.trainings + 1) if section.epochs else ():
+        label = name if pruner.trainings == 1 else f"{name}-{number}-of-{pruner.trainings}"
+        train(model, data, section, label, mark, workspace, journal, pruner=pruner, calibration=calibration)
     pruner.finish()
     journal.warnings += pruner.run.warnings
     journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]

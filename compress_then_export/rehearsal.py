@@ -17,12 +17,17 @@ from exporters.graph import build_graph
 
 
 def planned_pruners(recipe: Recipe, data: Dataset) -> list[Method]:
-    """The method of every stage with its step counts filled in from the length of its training."""
+    """The method of every stage with its step counts filled in from the length of its training.
+
+    Raises:
+        RecipeError: step counts that do not fit it; one line that names the key of the recipe.
+    """
     pruners = []
-    for stage in recipe.compress:
+    for number, stage in enumerate(recipe.compress):
         section = recipe.stage_train(stage)
         total = len(data.loader("train", batch_size=section.batch_size, seed=section.seed)) * section.epochs
-        pruners.append(stage.pruner().planned(total, section.settings().learning_rate.drops(total)))
+        with _named(f"compress.{number}."):
+            pruners.append(stage.pruner().planned(total, section.settings().learning_rate.drops(total)))
     return pruners
 
 

@@ -14,12 +14,18 @@ from compress.methods.base import Method
 from compress.methods.dpf import DPF
 from compress.methods.fine_tune import FineTune
 from compress.methods.gradual import Gradual
+from compress.methods.lottery_ticket import LotteryTicket
 from compress.methods.one_shot import OneShot
+from compress.methods.rigl import RigL
+from compress.methods.set import SET
 from compress.suggestion import did_you_mean
 
-__all__ = ["DPF", "AtInit", "FineTune", "Gradual", "Method", "OneShot", "available", "create", "settings_of"]
+__all__ = [
+    "DPF", "SET", "AtInit", "FineTune", "Gradual", "LotteryTicket", "Method", "OneShot", "RigL",
+    "available", "create", "settings_of",
+]  # fmt: skip
 
-_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FineTune)
+_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, SET, RigL, LotteryTicket, FineTune)
 
 
 def available() -> dict[str, type[Method]]:

@@ -135,6 +135,19 @@ class Method(ABC):
     def final_masks(self, run: Run) -> list[Tensor] | None:
         """Masks of the exact final budget, or None when those there are meet it."""
 
+    @property
+    def trainings(self) -> int:
+        """Whole trainings that the method wants, one after the other, each with a fresh optimizer and schedule."""
+        return 1
+
+    @property
+    def rewinds_next(self) -> bool:
+        """Whether the next :meth:`step` takes weights back to earlier values; measure what was trained before it."""
+        return False
+
+    def settle(self, run: Run) -> None:  # noqa: B027 - most methods leave weights to the optimizer
+        """Change weights to fit masks that were just set; nothing by default."""
+
     # -- the protocol, the same for all ---------------------------------------------------------------
 
     def attach(self, model: nn.Module, batches: Batches = ()) -> None:
@@ -169,7 +182,7 @@ class Method(ABC):
             dynamics=MaskDynamics.for_masks(list(masks.values())),
         )
         try:
-            _update(run, self.masks_at(run, 0))
+            self._adopt(run, self.masks_at(run, 0))
         except BaseException:
             detach(selection.weights)
             raise
@@ -184,7 +197,7 @@ class Method(ABC):
         """
         run = self.run
         run.step += 1
-        _update(run, self.masks_at(run, run.step))
+        self._adopt(run, self.masks_at(run, run.step))
         if optimizer is not None:
             self.refresh(run, optimizer)
 
@@ -195,8 +208,21 @@ class Method(ABC):
         """Bring the masks to the exact final budget; call it once, before fold."""
         run = self.run
         if not run.finished:
-            _update(run, self.final_masks(run))
+            self._adopt(run, self.final_masks(run))
             run.finished = True
+
+    @torch.no_grad()
+    def _adopt(self, run: Run, masks: list[Tensor] | None) -> None:
+        if masks is None:
+            return
+        run.dynamics.record(
+            step=run.step,
+            before=run.masks(),
+            after=masks,
+            coefficients=[run.coefficients(weight) for weight in run.weights],
+        )
+        run.set_masks(masks)
+        self.settle(run)
 
     @property
     def run(self) -> Run:
@@ -249,16 +275,3 @@ class Method(ABC):
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
-
-
-@torch.no_grad()
-def _update(run: Run, masks: list[Tensor] | None) -> None:
-    if masks is None:
-        return
-    run.dynamics.record(
-        step=run.step,
-        before=run.masks(),
-        after=masks,
-        coefficients=[run.coefficients(weight) for weight in run.weights],
-    )
-    run.set_masks(masks)

@@ -15,7 +15,20 @@ from torch import Tensor, nn
 
 from compress import fold, sparsity_report
 from compress.budget import keep_count
-from compress.methods import DPF, AtInit, FineTune, Gradual, Method, OneShot, available, settings_of
+from compress.methods import (
+    DPF,
+    SET,
+    AtInit,
+    FineTune,
+    Gradual,
+    LotteryTicket,
+    Method,
+    OneShot,
+    RigL,
+    available,
+    settings_of,
+)
+from compress.methods.dynamic import Dynamic
 from compress.prunable import prunable_weights
 from compress.structures import Neighbours
 
@@ -50,6 +63,15 @@ TABLE: dict[str, Callable[[], Method]] = {
     "at_init-2:4": lambda: AtInit(sparsity=0.5, structure="2:4"),
     "at_init-cops-block": lambda: AtInit(sparsity=0.8, control="grasp", structure="block:4x1", rounds=3),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
+    "set": lambda: SET(sparsity=0.8, stop_step=30, period=4),
+    "rigl": lambda: RigL(sparsity=0.8, stop_step=30, period=4),
+    "rigl-layer": lambda: RigL(sparsity=0.8, stop_step=30, period=4, distribution="layer", skip_last_linear=True),
+    "rigl-filters": lambda: RigL(sparsity=0.5, stop_step=30, period=4, structure="filters"),
+    "rigl-block": lambda: RigL(sparsity=0.8, stop_step=30, period=4, structure="block:4x1"),
+    "lottery_ticket": lambda: LotteryTicket(sparsity=0.45, round_steps=10),  # three prunings, four trainings
+    "lottery_ticket-rewind": lambda: LotteryTicket(sparsity=0.9, round_steps=8, rewind_step=3, round_fraction=0.5),
+    "lottery_ticket-layer": lambda: LotteryTicket(sparsity=0.45, round_steps=10, distribution="layer"),
+    "lottery_ticket-filters": lambda: LotteryTicket(sparsity=0.45, round_steps=10, structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
 
@@ -72,7 +94,7 @@ def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, st
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
-        pruner.step()
+        pruner.step(optimizer)
 
 
 def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
@@ -85,6 +107,9 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
     """(units, living units) of every prunable layer of a folded model."""
+    if isinstance(pruner, Dynamic):  # what grew at 0 and got no gradient since, behind a dead ReLU, is 0 still
+        alive = [pruner.alive(pruner.run, weight) for weight in pruner.run.weights]
+        return [(mask.numel(), int(mask.sum())) for mask in alive]
     counts = []
     for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight

@@ -1,0 +1,77 @@
+"""Stages of methods that run through the whole path in a way of their own, on small real data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from compress_then_export import pipeline
+from compress_then_export.cli import main
+
+RECIPE = """
+model: {{source: "builtin:smallcnn", args: {{width: 8}}}}
+data: {{source: digits, train_size: 320, test_size: 60}}
+train: {{epochs: 1, batch_size: 32, lr: 0.05, seed: 3}}
+compress: [{stage}]
+check: {{max_drop: 100, seconds: 0.1}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def run(folder: Path, stage: str, *arguments: object) -> Result:
+    (folder / "recipe.yaml").write_text(RECIPE.format(stage=stage))
+    command = ["run", folder / "recipe.yaml", "--json", *arguments]
+    return CliRunner().invoke(main, [str(argument) for argument in command], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_a_dynamic_stage_is_sparse_throughout_and_says_how_much_it_explored(tmp_path: Path, method: str) -> None:
+    stage = f"{{method: {method}, sparsity: 0.8, period: 3, from_scratch: true, train: {{epochs: 2}}}}"
+    result = run(tmp_path, stage, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["step"] for row in document["masks"]] == [0, 3, 6, 9, 12]  # of 20 steps, up to 3/4
+    assert len({row["sparsity"] for row in document["masks"]}) == 1
+    (note,) = [note for note in document["notes"] if note.startswith(f"1-{method}: explored ")]
+    assert 0.2 < float(note.rpartition(" ")[2]) < 1
+    assert document["recipe"]["compress"][0]["stop_step"] == 15
+
+
+def test_a_lottery_ticket_shows_all_its_trainings_and_resumes_within_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = "{method: lottery_ticket, sparsity: 0.45, rewind_step: 3, from_scratch: true, train: {epochs: 2}}"
+    whole = run(tmp_path, stage, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.stderr
+    document = json.loads(whole.stdout)
+    rows = [row for row in document["training"] if row["stage"] != "train"]
+    names = [f"1-lottery_ticket-{number}-of-4" for number in (1, 2, 3, 4)]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [(name, epoch) for name in names for epoch in (1, 2)]
+    assert [row["sparsity"] for row in rows[1::2]] == pytest.approx([0, 0.2, 0.36, 0.45], abs=1e-3)
+    assert min(row["accuracy"] for row in rows[1::2]) > 0.2  # of the trained network, not of what it was rewound to
+    assert [row["step"] for row in document["masks"]] == [20, 40, 60]
+    assert document["recipe"]["compress"][0]["round_steps"] == 20
+
+    real, calls = pipeline.accuracy, iter(range(100))
+
+    def fails_in_the_second_epoch_of_the_second_training(*arguments: Any) -> float:
+        if next(calls) == 4:
+            raise OSError(28, "No space left on device", "checkpoint")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipeline, "accuracy", fails_in_the_second_epoch_of_the_second_training)
+    stopped = run(tmp_path, stage, "--out", tmp_path / "out")
+    assert stopped.exit_code == 1
+    monkeypatch.setattr(pipeline, "accuracy", real)
+    resumed = run(tmp_path, stage, "--out", tmp_path / "out", "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "1-lottery_ticket-1-of-4: resumed after epoch 2 of 2" in resumed.stderr
+    assert "1-lottery_ticket-2-of-4: resumed after epoch 1 of 2" in resumed.stderr
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()

@@ -194,6 +194,9 @@ def fold(model: ModelT) -> ModelT:
 def _fold(module: nn.Module) -> None:
     parameters = module._parameters
     others = list(parameters)
+    # torch takes the property off the module's class, which copy.deepcopy shares with its original: take it off a copy.
+    attached = type(module)
+    module.__class__ = type(attached.__name__, attached.__bases__, dict(vars(attached)))
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     for name in others:  # torch registered the weight last; layers have it first
         parameters[name] = parameters.pop(name)

@@ -180,3 +180,12 @@ def test_report_counts_the_same_attached_and_folded() -> None:
     zeros = sum(int((p == 0).sum()) for p in model.parameters())
     assert folded.overall_sparsity == pytest.approx(zeros / parameters)
     assert [layer.name for layer in folded.layers] == ["0.weight", "4.weight", "5.weight"]
+
+
+def test_folding_a_copy_leaves_the_original_attached() -> None:
+    model = network()
+    attach(prunable_weights(model).weights)
+    twin = fold(copy.deepcopy(model))
+    inputs = torch.randn(2, 3, 8, 8)
+    assert torch.equal(twin.eval()(inputs), model.eval()(inputs))
+    assert [type(m) for m in fold(model).modules()] == [type(m) for m in twin.modules()]

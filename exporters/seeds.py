@@ -74,6 +74,8 @@ def check_seeds(
 
 
 def _seed(name: str, record: Mapping[str, Any]) -> Seed:
+    if not isinstance(record, Mapping):
+        raise ExportError(f"seeds: the record of {name!r} is no mapping; it must be one like FrozenValues.to_json()")
     fields = {"seed": 2**32, "stream": STREAMS}
     missing = sorted({*fields, "distribution", "scale", "shape"} - set(record))
     if missing:
@@ -82,15 +84,15 @@ def _seed(name: str, record: Mapping[str, Any]) -> Seed:
         value = record[field]
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end:
             raise ExportError(f"seeds: {field} {value!r} of {name!r} is not a whole number below {end}")
-    scale, distribution = record["scale"], record["distribution"]
+    scale, distribution, shape = record["scale"], record["distribution"], record["shape"]
+    if not isinstance(shape, list | tuple):
+        raise ExportError(f"seeds: shape {shape!r} of {name!r} is not a list of whole numbers")
     if distribution not in BITS:
         raise ExportError(f"seeds: distribution {distribution!r} of {name!r} is not one of {', '.join(BITS)}")
     if not isinstance(scale, float) or not 0 < scale < np.inf or float(np.float32(scale)) != scale:
         raise ExportError(f"seeds: scale {scale!r} of {name!r} is not a positive float32 number")
     return Seed(
-        **{**{field: record[field] for field in fields}, "distribution": distribution},
-        scale=scale,
-        shape=tuple(record["shape"]),
+        seed=record["seed"], stream=record["stream"], distribution=distribution, scale=scale, shape=tuple(shape)
     )
 
 

@@ -162,11 +162,10 @@ class _Build:
         return self._number(np.asarray(value, np.float32))
 
     def _number(self, value: NDArray[np.generic]) -> str:
-        return self._numbers[value.dtype.type].setdefault(value.tobytes(), "") or self._named(value)
-
-    def _named(self, value: NDArray[np.generic]) -> str:
-        self._numbers[value.dtype.type][value.tobytes()] = name = self.name()
-        return name
+        names = self._numbers[value.dtype.type]
+        if value.tobytes() not in names:
+            names[value.tobytes()] = self.name()
+        return names[value.tobytes()]
 
     def put_numbers(self) -> None:
         """Prepend all numbers: one tensor and a Split take fewer bytes than so many scalars."""

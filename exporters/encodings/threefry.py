@@ -64,7 +64,8 @@ def threefry_nodes(
     def rotated(word: str, rotation: int) -> str:
         # Only the upper bits, so that the quotient has no rest; those of a negative word come with a sign.
         upper = operator("BitwiseAnd", word, constant(-(1 << (32 - rotation))))
-        right = operator("Mod", operator("Div", upper, constant(1 << (32 - rotation))), constant(1 << rotation))
+        right = operator("Div", upper, constant(1 << (32 - rotation)))
+        right = operator("BitwiseAnd", right, constant((1 << rotation) - 1))
         return operator("Add", operator("Mul", word, constant(1 << rotation)), right)
 
     for number in range(_ROUNDS):

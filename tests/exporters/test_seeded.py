@@ -216,7 +216,7 @@ def test_the_graph_has_the_numbers_of_any_seed(seed: int) -> None:
 def test_the_generator_is_small() -> None:
     sources = [Source(stream=stream, size=size) for stream, size in enumerate((500, 25_000, 400_000, 5000))]
     generator = generate(SEED, "xavier_normal", sources, prefix="")
-    assert sum(part.ByteSize() for part in generator.parts.values()) < 4300
+    assert sum(part.ByteSize() for part in generator.parts.values()) < 4600
 
 
 def test_the_factor_of_a_channel_is_found_to_the_last_bit() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from compress_then_export.recipe import RecipeError, parse_recipe, read_recipe
+from exporters.encodings import AUTO, ENCODINGS
 
 BASE: dict[str, Any] = {
     "model": {"source": "builtin:lenet300"},
@@ -14,6 +15,11 @@ BASE: dict[str, Any] = {
     "train": {"epochs": 4, "lr": 0.2},
     "compress": [{"method": "dpf", "sparsity": 0.9, "period": 8, "train": {"epochs": 3}}, {"method": "fine_tune"}],
 }
+
+
+def test_every_encoding_is_accepted() -> None:
+    for encoding in (AUTO, *ENCODINGS):
+        assert parse_recipe({**BASE, "export": {"encoding": encoding}}).export.encoding == encoding
 
 
 def test_resolved_recipe_is_json_with_every_default() -> None:

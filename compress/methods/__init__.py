@@ -13,13 +13,16 @@ from compress.methods.at_init import AtInit
 from compress.methods.base import Method
 from compress.methods.dpf import DPF
 from compress.methods.fine_tune import FineTune
+from compress.methods.freezenet import FreezeNet
 from compress.methods.gradual import Gradual
 from compress.methods.one_shot import OneShot
 from compress.suggestion import did_you_mean
 
-__all__ = ["DPF", "AtInit", "FineTune", "Gradual", "Method", "OneShot", "available", "create", "settings_of"]
+__all__ = [
+    "DPF", "AtInit", "FineTune", "FreezeNet", "Gradual", "Method", "OneShot", "available", "create", "settings_of",
+]  # fmt: skip
 
-_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FineTune)
+_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FreezeNet, FineTune)
 
 
 def available() -> dict[str, type[Method]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress import fold, sparsity_report
 from compress.budget import keep_count
-from compress.methods import DPF, AtInit, FineTune, Gradual, Method, OneShot, available, settings_of
+from compress.methods import DPF, AtInit, FineTune, FreezeNet, Gradual, Method, OneShot, available, settings_of
 from compress.prunable import prunable_weights
 from compress.structures import Neighbours
 
@@ -49,6 +49,12 @@ TABLE: dict[str, Callable[[], Method]] = {
     "dpf-block-erk": lambda: DPF(sparsity=0.8, ramp_steps=24, period=4, structure="block:1x4", distribution="erk"),
     "at_init-2:4": lambda: AtInit(sparsity=0.5, structure="2:4"),
     "at_init-cops-block": lambda: AtInit(sparsity=0.8, control="grasp", structure="block:4x1", rounds=3),
+    "freezenet": lambda: FreezeNet(sparsity=0.9),
+    "freezenet-reinit": lambda: FreezeNet(sparsity=0.9, reinit=True, seed=5, initialisation="kaiming_uniform"),
+    "freezenet-wd": lambda: FreezeNet(sparsity=0.8, weight_decay=True),
+    "freezenet-cops": lambda: FreezeNet(sparsity=0.8, control="grasp", alpha=0.9, initialisation="signed_constant"),
+    "freezenet-filters": lambda: FreezeNet(sparsity=0.5, score="synflow", rounds=3, structure="filters"),
+    "freezenet-layer": lambda: FreezeNet(sparsity=0.8, score="random", distribution="layer"),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
@@ -84,12 +90,14 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 
 
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
-    """(units, living units) of every prunable layer of a folded model."""
+    """(units, living units) of every prunable layer of a folded model: living are trained ones where others froze."""
     counts = []
     for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight
         assert isinstance(tensor, Tensor)
-        alive = pruner.units.scores((tensor != 0).float(), weight.filter_axis) > 0
+        frozen = pruner.run.frozen.get(weight.name)
+        living = tensor != 0 if frozen is None else tensor != frozen.tensor()
+        alive = pruner.units.scores(living.float(), weight.filter_axis) > 0
         counts.append((alive.numel(), int(alive.sum())))
     return counts
 

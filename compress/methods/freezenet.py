@@ -85,6 +85,7 @@ class FreezeNet(ScoredOnce):
         else:
             masks = {weight.name: run.subspaces[weight.name].mask for weight in run.weights}
             run.subspaces = {**freeze(run.weights, masks, self._sources(run, anew=self.reinit))}
+        run.findings["trained_weights"] = float(sum(int(formula.mask.sum()) for formula in run.subspaces.values()))
         run.dynamics.close()
 
     def final_masks(self, run: Run) -> list[Tensor] | None:

@@ -56,33 +56,29 @@ class Gap:
         if nonzeros == 0:
             return self._encode_zeros(name, weights.shape)
         codes = best_codes(weights)
-        stored = _store(f"{prefix}v", codes.values, values, split=self.split)
-        nodes: list[NodeProto] = [*stored.nodes]
-        shared: dict[str, Shared] = dict(stored.shared)
-        at = _positions(prefix, codes, nodes, shared)
-        shape = [weights.shape[axis] for axis in codes.order]
-        moved = codes.order != tuple(range(weights.ndim))
+        shared: dict[str, Shared] = {}
         zeros = _zeros(weights.size, shared)
-        nodes.append(helper.make_node("ScatterElements", [zeros, at, f"{prefix}v"], [f"{prefix}f"]))
+        scattered = scatter(prefix, zeros, codes, values, split=self.split)
+        shared.update(scattered.shared)
+        nodes = [*scattered.nodes]
+        moved = codes.order != tuple(range(weights.ndim))
         reshaped = f"{prefix}r" if moved else name
-        nodes.append(helper.make_node("Reshape", [f"{prefix}f", _shape(shape, shared)], [reshaped]))
+        shape = shared_shape([weights.shape[axis] for axis in codes.order], shared)
+        nodes.append(helper.make_node("Reshape", [f"{prefix}f", shape], [reshaped]))
         if moved:
             back = [codes.order.index(axis) for axis in range(weights.ndim)]
             nodes.append(helper.make_node("Transpose", [reshaped], [name], perm=back))
-        initializers = [_code_tensor(f"{prefix}c", codes.low, codes.low_bits), *stored.initializers]
-        if codes.extra.size:
-            initializers.append(_code_tensor(f"{prefix}x", codes.extra, codes.extra_bits))
         return Encoded(
             encoding=self.name,
             name=name,
             nodes=tuple(nodes),
-            initializers=tuple(initializers),
+            initializers=scattered.initializers,
             shared=shared,
         )
 
     def _encode_zeros(self, name: str, shape: tuple[int, ...]) -> Encoded:
         shared: dict[str, Shared] = {}
-        node = helper.make_node("ConstantOfShape", [_shape(list(shape), shared)], [name])
+        node = helper.make_node("ConstantOfShape", [shared_shape(list(shape), shared)], [name])
         return Encoded(encoding=self.name, name=name, nodes=(node,), shared=shared)
 
     def decode(self, graph: GraphView, name: str) -> Decoded | None:
@@ -90,8 +86,17 @@ class Gap:
         return decode_gap(graph, name, encoding=self.name, split=self.split)
 
 
-def _store(name: str, array: NDArray[np.float32], values: str, *, split: bool) -> Stored:
-    return store_split(name, array) if split else store(name, array, values)
+def scatter(prefix: str, background: str, codes: Codes, values: str, *, split: bool = False) -> Stored:
+    """Return the parts that overwrite ``background`` with the values of ``codes`` under the name ``{prefix}f``."""
+    store_values = store_split(f"{prefix}v", codes.values) if split else store(f"{prefix}v", codes.values, values)
+    nodes: list[NodeProto] = [*store_values.nodes]
+    shared: dict[str, Shared] = dict(store_values.shared)
+    at = _positions(prefix, codes, nodes, shared)
+    nodes.append(helper.make_node("ScatterElements", [background, at, f"{prefix}v"], [f"{prefix}f"]))
+    initializers = [_code_tensor(f"{prefix}c", codes.low, codes.low_bits), *store_values.initializers]
+    if codes.extra.size:
+        initializers.append(_code_tensor(f"{prefix}x", codes.extra, codes.extra_bits))
+    return Stored(initializers=tuple(initializers), nodes=tuple(nodes), shared=shared)
 
 
 def _positions(prefix: str, codes: Codes, nodes: list[NodeProto], shared: dict[str, Shared]) -> str:
@@ -131,7 +136,8 @@ def _shared_scalar(name: str, value: np.generic, shared: dict[str, Shared]) -> s
     return name
 
 
-def _shape(shape: list[int], shared: dict[str, Shared]) -> str:
+def shared_shape(shape: list[int], shared: dict[str, Shared]) -> str:
+    """Add a shape to ``shared`` and return its name."""
     name = "/shape/" + "x".join(str(size) for size in shape)
     shared[name] = integers_tensor(name, shape)
     return name
@@ -140,7 +146,7 @@ def _shape(shape: list[int], shared: dict[str, Shared]) -> str:
 def _zeros(size: int, shared: dict[str, Shared]) -> str:
     """One block of zeros serves all tensors of the same size."""
     name = f"/zeros/{size}"
-    dimension = _shape([size], shared)
+    dimension = shared_shape([size], shared)
     shared[name] = helper.make_node("ConstantOfShape", [dimension], [name])
     return name
 

@@ -31,6 +31,7 @@ class Codes:
         extra: Gap codes of the values to whose distance 2**low_bits is added; empty when there are none.
         extra_bits: Their width: 4, 8 or 16.
         order: The order of axes in which the tensor was flattened.
+        positions: Where they are in the flattened tensor.
         values: The values.
     """
 
@@ -39,14 +40,23 @@ class Codes:
     extra: NDArray[np.int64]
     extra_bits: int
     order: tuple[int, ...]
+    positions: NDArray[np.int64]
     values: NDArray[np.float32]
 
 
-def best_codes(weights: NDArray[np.float32]) -> Codes:
-    """Return the smallest codes of a tensor with at least one element that is not zero."""
+def best_codes(weights: NDArray[np.float32], stored: NDArray[np.bool_] | None = None, *, reorder: bool = True) -> Codes:
+    """Return the smallest codes of a tensor.
+
+    Args:
+        weights: The tensor.
+        stored: Which elements need a value, at least one; by default all but +0.0.
+        reorder: Whether the tensor may be flattened in another order of its axes.
+    """
+    if stored is None:
+        stored = weights.view(np.uint32) != 0
     best: tuple[float, tuple[int, ...], int, int] | None = None
-    for order in _orders(weights.ndim):
-        distances = _distances(_flat(weights, order))
+    for order in _orders(weights.ndim) if reorder else (tuple(range(weights.ndim)),):
+        distances = _distances(_occupied(stored, order))
         moved = _TRANSPOSE_NODE_BYTES * (order != tuple(sorted(order)))
         for low_bits in _WIDTHS:
             gaps = _extra_gaps(distances, low_bits)
@@ -58,15 +68,16 @@ def best_codes(weights: NDArray[np.float32]) -> Codes:
                     best = (size, order, low_bits, extra_bits)
     assert best is not None
     _, order, low_bits, extra_bits = best
-    flat = _flat(weights, order)
-    distances = _distances(flat)
+    positions = _occupied(stored, order)
+    distances = _distances(positions)
     return Codes(
         low=distances & (2**low_bits - 1),
         low_bits=low_bits,
         extra=_with_skips(_extra_gaps(distances, low_bits), skip_code(extra_bits)),
         extra_bits=extra_bits,
         order=order,
-        values=flat[_occupied(flat)],
+        positions=positions,
+        values=np.ascontiguousarray(weights.transpose(order)).reshape(-1)[positions],
     )
 
 
@@ -84,20 +95,15 @@ def _orders(rank: int) -> Iterator[tuple[int, ...]]:
         yield (*range(2, rank), 0, 1)
 
 
-def _flat(weights: NDArray[np.float32], order: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(weights.transpose(order)).reshape(-1)
+def _occupied(stored: NDArray[np.bool_], order: tuple[int, ...]) -> NDArray[np.int64]:
+    """Positions with a value: what must be stored, and the first element, where the cursor starts."""
+    flat = np.ascontiguousarray(stored.transpose(order)).reshape(-1)
+    positions = np.flatnonzero(flat).astype(np.int64)
+    return positions if flat[0] else np.concatenate([np.zeros(1, np.int64), positions])
 
 
-def _occupied(flat: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Positions with a value: everything but +0.0, and the first element, where the cursor starts."""
-    bits = flat.view(np.uint32)
-    positions = np.flatnonzero(bits).astype(np.int64)
-    return positions if bits[0] else np.concatenate([np.zeros(1, np.int64), positions])
-
-
-def _distances(flat: NDArray[np.float32]) -> NDArray[np.int64]:
+def _distances(positions: NDArray[np.int64]) -> NDArray[np.int64]:
     """Distance from each value to the next; 0 after the last."""
-    positions = _occupied(flat)
     return np.diff(positions, append=positions[-1])
 
 

@@ -47,7 +47,7 @@ def decode_gap(graph: GraphView, name: str, *, encoding: str, split: bool) -> De
     if shape is None or size is None:
         return None
     parts.update([reshaped, reshape.input[0], *scatter.input[1:]])
-    found = _placed_values(graph, scatter.input[1], scatter.input[2], parts, split=split)
+    found = placed_values(graph, scatter.input[1], scatter.input[2], parts, split=split)
     if found is None:
         return None
     positions, stored = found
@@ -91,7 +91,7 @@ def _zeros_size(graph: GraphView, name: str) -> int | None:
     return size[0] if size is not None and len(size) == 1 else None
 
 
-def _placed_values(
+def placed_values(
     graph: GraphView, at: str, placed: str, parts: set[str], *, split: bool
 ) -> tuple[NDArray[np.int64], Loaded] | None:
     """Return positions and values of the scatter, following its two inputs back to the stored codes."""

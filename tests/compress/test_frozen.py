@@ -43,10 +43,10 @@ def values(distribution: str, size: int = SIZE, **changes: Any) -> FrozenValues:
 def naive(frozen: FrozenValues, position: int) -> float:
     """One weight, by the sentence in the docstring and plain integers."""
     bits = DISTRIBUTIONS[frozen.distribution]
-    lanes = 64 * bits
-    counter = np.array([position % lanes]), np.array([frozen.stream * 2**18 + position // 4096])
-    word = int(threefry((frozen.seed, 0), *counter)[position % 4096 // 2048][0])
-    chosen = (word >> bits * (position % 2048 // lanes)) & (2**bits - 1)
+    lanes = {10: 1024, 1: 96}[bits]
+    counter = np.array([position % lanes]), np.array([frozen.stream * 2**18 + position // 6144])
+    word = int(threefry((frozen.seed, 0), *counter)[position % 6144 // 3072][0])
+    chosen = (word >> bits * (position % 3072 // lanes)) & (2**bits - 1)
     return float(unit_values(frozen.distribution)[chosen] * np.float32(frozen.scale))
 
 
@@ -58,9 +58,9 @@ def test_torch_numpy_and_any_slice_have_equal_bits(distribution: str) -> None:
     tensor = frozen.tensor()
     assert tensor.dtype == torch.float32
     np.testing.assert_array_equal(tensor.numpy().view(np.uint32), whole.view(np.uint32))
-    for start, stop in [(0, 0), (0, 1), (4095, 4097), (5000, 5001), (600_000, SIZE), (SIZE - 1, SIZE), (SIZE, SIZE)]:
+    for start, stop in [(0, 0), (0, 1), (6143, 6145), (5000, 5001), (600_000, SIZE), (SIZE - 1, SIZE), (SIZE, SIZE)]:
         np.testing.assert_array_equal(frozen.values(start, stop), whole[start:stop])
-    for position in (0, 1, 63, 64, 1023, 1024, 2047, 2048, 4095, 4096, 524_288, SIZE - 1):
+    for position in (0, 1, 95, 96, 1023, 1024, 3071, 3072, 6143, 6144, 524_288, SIZE - 1):
         assert naive(frozen, position) == whole[position]
 
 
@@ -71,31 +71,30 @@ def test_the_first_weights_never_change() -> None:
         for frozen in (values(name, 5001, seed=7, stream=1) for name in DISTRIBUTIONS)
     ]
     assert bits == [
-        [0xBEC7B85F, 0xBE19BEFE, 0xBE310DF6, 0xBFB36761],
-        [0xBE909500, 0xBDF1A400, 0xBE0A7A00, 0xBEFEC300],
-        [0x3F000000, 0x3F000000, 0x3F000000, 0xBF000000],
+        [0x3F3A483A, 0xBD83FD84, 0xBE4BEB4E, 0x3ED265C0],
+        [0x3EDAC000, 0xBD520000, 0xBE1E8000, 0x3E96C000],
+        [0x3F000000, 0x3F000000, 0x3F000000, 0x3F000000],
     ]
 
 
 def quantile_distance(distribution: str, oracle: Any) -> float:
-    """Kolmogorov-Smirnov distance between the table, all entries equally likely, and the true distribution."""
+    """Kolmogorov-Smirnov distance between the table, all 1024 entries equally likely, and the true distribution."""
     below = oracle.cdf(unit_values(distribution).astype(np.float64))
-    return float(np.abs(below - (np.arange(65536) + 0.5) / 65536).max())
+    steps = np.arange(1025) / 1024
+    return float(max(np.abs(below - steps[:-1]).max(), np.abs(below - steps[1:]).max()))
 
 
 def test_the_table_of_the_normal_distribution() -> None:
     table = unit_values("xavier_normal").astype(np.float64)
-    assert quantile_distance("xavier_normal", stats.norm) < 1.3e-4
+    assert quantile_distance("xavier_normal", stats.norm) < 7e-4
     assert (np.diff(table) > 0).all()
     np.testing.assert_array_equal(table, -table[::-1])
-    moments = [np.mean(table**power) for power in (2, 4, 6)]
-    for moment, oracle, error in zip(moments, (1, 3, 15), (1e-4, 1e-3, 6e-3), strict=True):
-        assert moment == pytest.approx(oracle, rel=error)
-    assert 3.8 < table.max() < 4.4
+    for power, oracle, error in ((2, 1, 1e-5), (4, 3, 1e-5), (6, 15, 1e-2)):
+        assert np.mean(table**power) == pytest.approx(oracle, rel=error)
 
 
-def test_the_table_of_the_uniform_distribution_is_exact() -> None:
-    assert quantile_distance("kaiming_uniform", stats.uniform(-1, 2)) == 0
+def test_the_table_of_the_uniform_distribution_has_the_midpoints() -> None:
+    assert quantile_distance("kaiming_uniform", stats.uniform(-1, 2)) == 1 / 2048
 
 
 ORACLES = {"xavier_normal": stats.norm(0, 0.5), "kaiming_uniform": stats.uniform(-0.5, 1)}
@@ -108,14 +107,14 @@ def test_samples_follow_the_distribution(distribution: str) -> None:
     assert stats.kstest(sample, oracle.cdf).pvalue > 0.01
     assert abs(sample.mean()) < 4 * oracle.std() / math.sqrt(SIZE)
     assert abs(sample.var() / oracle.var() - 1) < 4 * math.sqrt(2 / SIZE)
-    for lag in (1, 2, 64, 1024, 2048, 4096):
+    for lag in (1, 2, 96, 1024, 3072, 6144):
         assert abs(np.corrcoef(sample[:-lag], sample[lag:])[0, 1]) < 4 / math.sqrt(SIZE)
 
 
 def test_signs_are_fair_and_independent() -> None:
     sample = values("signed_constant").array()
     assert set(np.unique(sample).tolist()) == {-0.5, 0.5}
-    for lag in (1, 64, 2048, 4096):
+    for lag in (1, 96, 3072, 6144):
         assert abs(float(np.mean(np.sign(sample[:-lag] * sample[lag:])))) < 4 / math.sqrt(SIZE)
     assert abs(float(np.mean(sample))) < 4 * 0.5 / math.sqrt(SIZE)
 

@@ -5,7 +5,8 @@
 
 Every method gets the same number of epochs in all: dense, gradual and DPF train that long from scratch; one-shot
 trains three quarters dense and fine-tunes the last quarter with a fresh learning-rate schedule; "dpf+ft" runs DPF
-for three quarters and the last quarter with the mask fixed. Results are appended to a JSON-lines file, so a run
+for three quarters and the last quarter with the mask fixed. On request also methods whose mask is found before
+training: SNIP and the FreezeNets, which train that long. Results are appended to a JSON-lines file, so a run
 that stopped goes on where it was.
 """
 
@@ -25,7 +26,7 @@ from torch import nn
 
 from compress import fold, sparsity_report
 from compress.learning_rate import SCHEDULES, LearningRate, Schedule
-from compress.methods import DPF, FineTune, Gradual, Method, OneShot
+from compress.methods import DPF, AtInit, FineTune, FreezeNet, Gradual, Method, OneShot
 from compress.methods.ramped import Ramped
 from compress.train import TrainSettings, accuracy, fit
 from compress_then_export.data import Dataset, open_data
@@ -36,6 +37,12 @@ TASKS = {
     "patches": ("builtin:resnet20", {"source": "patches"}),
 }
 METHODS = ("dense", "one_shot", "gradual", "dpf", "dpf+ft")
+FROM_START: dict[str, Method] = {
+    "snip": AtInit(score_batches=1),
+    "freezenet": FreezeNet(),
+    "freezenet-reinit": FreezeNet(reinit=True),
+    "freezenet-wd": FreezeNet(weight_decay=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +116,9 @@ class Task:
             self.train(model, epochs, Gradual(sparsity=sparsity))
         elif method == "dpf":
             self.train(model, epochs, DPF(sparsity=sparsity))
+        elif method in FROM_START:
+            seed = {"seed": self.seed} if isinstance(FROM_START[method], FreezeNet) else {}
+            self.train(model, epochs, replace(FROM_START[method], sparsity=sparsity, **seed))  # type: ignore[call-arg]
         else:
             self.train(model, epochs - quarter, DPF(sparsity=sparsity))
             self.train(model, quarter, FineTune(), lr=fine)
@@ -120,7 +130,7 @@ class Task:
 @click.option("--epochs", default=40, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--sparsity", "sparsities", multiple=True, type=float, default=(0.8, 0.9, 0.95, 0.98), show_default=True)
-@click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), default=METHODS)
+@click.option("--method", "methods", multiple=True, type=click.Choice([*METHODS, *FROM_START]), default=METHODS)
 @click.option("--schedule", type=click.Choice(SCHEDULES), default="cosine", show_default=True)
 @click.option("--train-size", type=int, help="Use a subset of the training images.")
 @click.option("--lr", default=0.05, show_default=True)
@@ -174,7 +184,10 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def table(rows: list[dict[str, Any]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
     """Mean accuracy in percent, with the standard deviation over seeds where there are several."""
-    lines = ["| method | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |", "|---" * (len(sparsities) + 1) + "|"]
+    lines = [
+        "| method | " + " | ".join(f"{100 * s:g}%" for s in sparsities) + " |",
+        "|---" * (len(sparsities) + 1) + "|",
+    ]
     for method in methods:
         cells = []
         for sparsity in sparsities:

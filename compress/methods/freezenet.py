@@ -141,6 +141,6 @@ def _prune_decayed(run: Run) -> None:
     if share > _LARGE_NORM:
         run.warnings.append(
             f"freezenet: untrained weights still held {share:.1%} of the squared norm when they were set to zero; "
-            "train longer or with more weight decay, or leave weight_decay off and keep them"
+            "train longer, with more weight decay or a higher learning rate, or leave weight_decay off and keep them"
         )
         logger.warning(run.warnings[-1])

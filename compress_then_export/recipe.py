@@ -114,7 +114,7 @@ class StageSection(BaseModel):
 class ExportSection(_Section):
     """The file that ships."""
 
-    encoding: Literal["auto", "dense", "coo", "gap", "packed"] = "auto"
+    encoding: Literal["auto", "dense", "coo", "gap", "packed", "seeded"] = "auto"
     values: Literal["float32", "float16"] = "float32"
     quantize: Literal["none"] = "none"
     dynamic_batch: bool = True

@@ -2,7 +2,8 @@
 
 In eval mode y = (x − mean)·s + b with s = scale / √(var + ε) is affine, so W' = s·W and bias' = (bias − mean)·s + b
 give the same outputs. torch's exporter folds most of them itself; this pass makes sure of the rest and does not
-depend on its version. Computed in float64 and rounded once.
+depend on its version. The factor s is computed in float64 and rounded to float32, so that a file may also make the
+product s·W itself (encodings/seeded.py).
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def _fold_one(graph: GraphProto, norm: NodeProto) -> bool:
     new_bias = bias_name or f"{layer.input[1]}.bias"
     if not bias_name and new_bias in view.initializers:
         new_bias = f"{norm.output[0]}.bias"
-    _set(graph, layer.input[1], weight * spread)
+    # In float64 the product of two float32 numbers is exact, so this is the product in float32.
+    _set(graph, layer.input[1], weight * spread.astype(np.float32))
     _set(graph, new_bias, offset * factor + shift)
     if len(layer.input) > 2:
         layer.input[2] = new_bias

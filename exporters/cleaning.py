@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto
 
 from exporters.errors import ExportError
@@ -70,17 +71,21 @@ def flush_tiny(graph: GraphProto) -> int:
     Returns:
         The number of denormals that were flushed.
     """
-    flushed = 0
+    count = 0
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or not tensor.dims:
             continue
-        array = np.array(read_array(tensor), dtype=np.float32)
-        tiny = np.abs(array) < SMALLEST_NORMAL
-        flushed += int(np.count_nonzero(array[tiny]))
-        if (array.view(np.uint32)[tiny] != 0).any():
-            array[tiny] = 0.0
-            tensor.CopyFrom(array_tensor(tensor.name, array))
-    return flushed
+        array = np.asarray(read_array(tensor), dtype=np.float32)
+        clean = flushed(array)
+        if not np.array_equal(array.view(np.uint32), clean.view(np.uint32)):
+            count += int(np.count_nonzero(array)) - int(np.count_nonzero(clean))
+            tensor.CopyFrom(array_tensor(tensor.name, clean))
+    return count
+
+
+def flushed(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``array`` with +0.0 in the place of denormal numbers and negative zeros."""
+    return np.where(np.abs(array) < SMALLEST_NORMAL, np.float32(0), array)
 
 
 def refuse_broken_weights(graph: GraphProto) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 
 from exporters.encodings.protocol import Encoded, GraphView
 from exporters.encodings.registry import candidates, check_values, decode
+from exporters.encodings.seeded import SEEDED, Seeded
 from exporters.encodings.selection import encode_model, weight_tensors
 from exporters.encodings.values import rounded
 from exporters.errors import ExportError
 from exporters.files import check_target, write_atomically
 from exporters.graph import build_graph
 from exporters.report import ExportReport, TensorReport
+from exporters.seeds import check_seeds, prepare
 from exporters.tensors import field_bytes, read_array
 
 _LARGEST_BYTES = 2**31 - 1
@@ -36,6 +39,7 @@ def export(
     values: str = "float32",
     dynamic_batch: bool = True,
     metadata: Mapping[str, str] | None = None,
+    seeds: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ExportReport:
     """Write ``model`` as one self-contained ONNX file of standard operators.
 
@@ -47,10 +51,14 @@ def export(
         example_inputs: One tensor, or the tensors of the forward pass in order; their first axis is the batch.
         path: The file to write; its folder must exist. An existing file is replaced.
         encoding: ``"auto"`` takes the smallest portable exact encoding for each tensor; or ``"dense"``,
-            ``"coo"``, ``"gap"``, ``"packed"`` (docs/encodings.md). Where dense is smaller, dense is taken.
+            ``"coo"``, ``"gap"``, ``"packed"``, ``"seeded"`` (docs/encodings.md). Where dense is smaller, dense is
+            taken.
         values: ``"float32"`` is exact; ``"float16"`` halves the values and rounds weights (not biases).
         dynamic_batch: Let the batch size of the file vary.
         metadata: Strings for the file's metadata, beside encoding, values, torch and weights_sha256.
+        seeds: For parameters with frozen values where these come from: parameter name -> record with the entries
+            seed, stream, distribution, scale, shape (``compress.frozen.FrozenValues.to_json``). Only ``"auto"`` and
+            ``"seeded"`` use them. Weights that differ from the frozen values are the trained ones.
 
     Returns:
         What was written, tensor by tensor.
@@ -63,8 +71,14 @@ def export(
     check_values(values)
     check_metadata(metadata)
     check_target(Path(path))
+    named = dict(model.named_parameters(remove_duplicate=False)) if isinstance(model, nn.Module) else {}
+    _check_needed(encoding, seeds)
+    check_seeds(seeds, {name: tuple(parameter.shape) for name, parameter in named.items()})
     proto = build_graph(model, example_inputs, dynamic_batch=dynamic_batch)
-    return write_model(proto, path, encoding=encoding, values=values, metadata=metadata)
+    parameters = {name: named[name].detach().cpu().numpy() for name in seeds or {}}
+    return write_model(
+        proto, path, encoding=encoding, values=values, metadata=metadata, seeds=seeds, parameters=parameters
+    )
 
 
 def write_model(
@@ -74,6 +88,8 @@ def write_model(
     encoding: str = "auto",
     values: str = "float32",
     metadata: Mapping[str, str] | None = None,
+    seeds: Mapping[str, Mapping[str, Any]] | None = None,
+    parameters: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> ExportReport:
     """Write an ONNX model whose weights are plain initializers; the second half of `export`.
 
@@ -83,11 +99,15 @@ def write_model(
         encoding: As for `export`.
         values: As for `export`.
         metadata: As for `export`.
+        seeds: As for `export`.
+        parameters: The parameters that ``seeds`` names, before BatchNorm was folded into them; by default the
+            tensors of ``model``.
 
     Raises:
         ExportError: an argument is wrong, onnx's checker refuses the model, or the file cannot be written.
     """
     encodings = candidates(encoding)
+    _check_needed(encoding, seeds)
     check_values(values)
     properties = check_metadata(metadata)
     target = Path(path)
@@ -96,6 +116,9 @@ def write_model(
     proto.CopyFrom(model)
     dense_size_bytes = proto.ByteSize()
     weights = {tensor.name: read_array(tensor) for tensor in weight_tensors(proto)}
+    if any(item is SEEDED for item in encodings):
+        frozen = _frozen(proto, weights, seeds, parameters)
+        encodings = tuple(frozen if item is SEEDED else item for item in encodings)
     encoded = encode_model(proto, encodings, values)
     expected = {name: _expected(array, encoded[name]) for name, array in weights.items()}
     described = {"encoding": encoding, "values": values, "torch": torch.__version__}
@@ -112,6 +135,23 @@ def write_model(
         values=values,
         tensors=tuple(_tensor_report(encoded[name], array) for name, array in expected.items()),
     )
+
+
+def _check_needed(encoding: str, seeds: Mapping[str, Mapping[str, Any]] | None) -> None:
+    if encoding == SEEDED.name and not seeds:
+        raise ExportError("encoding: 'seeded' needs the seeds of frozen parameters; give seeds or use 'auto'")
+
+
+def _frozen(
+    model: ModelProto,
+    weights: Mapping[str, NDArray[np.generic]],
+    seeds: Mapping[str, Mapping[str, Any]] | None,
+    parameters: Mapping[str, NDArray[np.float32]] | None,
+) -> Seeded:
+    arrays = {name: np.asarray(array, dtype=np.float32) for name, array in weights.items()}
+    known = arrays if parameters is None else parameters
+    records = check_seeds(seeds, {name: tuple(array.shape) for name, array in known.items()})
+    return prepare(records, arrays, known, GraphView(model.graph).names)
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
@@ -161,6 +201,8 @@ def verify(path: Path, expected: Mapping[str, NDArray[np.float32]]) -> None:
 
 
 def _expected(weights: NDArray[np.generic], encoded: Encoded) -> NDArray[np.float32]:
+    if encoded.restored is not None:
+        return encoded.restored
     array = np.ascontiguousarray(weights, dtype=np.float32)
     return rounded(array, stored_values(encoded))
 

@@ -170,7 +170,7 @@ def _constant_tensors(model: ModelProto) -> dict[str, Decoded]:
     names = [tensor.name for tensor in graph.initializer if is_supported_float(tensor) and tensor.dims]
     names += [tensor.values.name for tensor in graph.sparse_initializer]
     # A block of zeros is a parameter only where a layer reads it; elsewhere it is part of a computation.
-    ends = ("Cast", "Reshape", "Transpose")
+    ends = ("Cast", "Mul", "Reshape", "Transpose")
     names += [node.output[0] for node in graph.node if node.op_type in ends and node.output]
     names += [name for name in weights if view.node(name, "ConstantOfShape") is not None]
     decoded = {name: tensor for name in names if (tensor := decode(view, name)) is not None}

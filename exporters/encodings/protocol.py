@@ -8,7 +8,7 @@ the tensor with numpy alone. A new encoding is one file with such an object and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +43,8 @@ class Encoded:
     """The parts of a graph that stand for one tensor.
 
     ``shared`` holds parts that other tensors may use too (small constants, blocks of zeros), by name; equal
-    names mean equal content.
+    names mean equal content. ``restored`` is the tensor that they give, where that is not simply the one asked for
+    with every element rounded to the type of stored values.
     """
 
     encoding: str
@@ -52,6 +53,7 @@ class Encoded:
     initializers: tuple[TensorProto, ...] = ()
     sparse_initializers: tuple[SparseTensorProto, ...] = ()
     shared: Mapping[str, Shared]
+    restored: NDArray[np.float32] | None = None
 
     @property
     def own_bytes(self) -> int:
@@ -77,6 +79,7 @@ class Decoded:
         parts: Names of the initializers and node outputs that stand for this tensor and no other.
         size_bytes: Bytes of these parts.
         shared: Names of parts that other tensors may use too, but that are no tensors of the network.
+        background: Makes what the positions without a value hold, flat and without a zero; None: they hold zeros.
     """
 
     encoding: str
@@ -86,6 +89,7 @@ class Decoded:
     parts: frozenset[str]
     size_bytes: int
     shared: frozenset[str] = frozenset()
+    background: Callable[[], Weights] | None = None
 
     @property
     def parameters(self) -> int:
@@ -95,13 +99,14 @@ class Decoded:
     @property
     def nonzeros(self) -> int:
         """The number of elements that are not zero."""
-        return int(np.count_nonzero(self.values))
+        nonzeros = int(np.count_nonzero(self.values))
+        return nonzeros if self.background is None else self.parameters - self.values.size + nonzeros
 
     def dense(self) -> Weights:
         """Return the whole tensor. The caller trusts the file: a tiny one may announce a huge shape."""
         if self.positions is None:
             return self.values.reshape(self.shape)
-        flat = np.zeros(self.parameters, self.values.dtype)
+        flat = np.zeros(self.parameters, self.values.dtype) if self.background is None else self.background()
         flat[self.positions] = self.values
         return flat.reshape(self.shape)
 
@@ -129,6 +134,11 @@ class GraphView:
         if node is None or node.op_type != op_type or node.domain not in ("", "ai.onnx"):
             return None
         return node if len(node.output) == 1 and len(node.input) == _INPUTS[op_type] else None
+
+    @property
+    def names(self) -> set[str]:
+        """Every name of a constant, a node's output, or an input that a node reads."""
+        return {*self.initializers, *self.sparse, *self.producers, *self._readers}
 
     def readers(self, name: str) -> int:
         """Return how often nodes and graph outputs read ``name``."""

@@ -9,10 +9,11 @@ from exporters.encodings.dense import DENSE
 from exporters.encodings.gap import GAP
 from exporters.encodings.packed import PACKED
 from exporters.encodings.protocol import Decoded, Encoding, GraphView
+from exporters.encodings.seeded import SEEDED
 from exporters.encodings.values import VALUE_TYPES
 from exporters.errors import ExportError
 
-ENCODINGS: dict[str, Encoding] = {encoding.name: encoding for encoding in (DENSE, COO, GAP, PACKED)}
+ENCODINGS: dict[str, Encoding] = {encoding.name: encoding for encoding in (DENSE, COO, GAP, PACKED, SEEDED)}
 """Every encoding; all of them are exact."""
 
 AUTO = "auto"
@@ -25,7 +26,7 @@ def candidates(encoding: str) -> tuple[Encoding, ...]:
     Raises:
         ExportError: no encoding has that name.
     """
-    if encoding == AUTO:
+    if encoding in (AUTO, SEEDED.name):  # tensors without a seed are stored in the smallest other encoding
         return tuple(item for item in ENCODINGS.values() if item.portable)
     if encoding == PACKED.name:  # it splits float32 values; gap stores the others
         return DENSE, GAP, PACKED

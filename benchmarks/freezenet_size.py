@@ -1,6 +1,6 @@
 """Bytes of the FreezeNet checkpoint of LeNet-5-Caffe, beside Table 3.2 of the thesis (which counts values alone).
 
-    python benchmarks/freezenet_size.py
+python benchmarks/freezenet_size.py
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def write_bundle(
     """Both ONNX files, the golden sample, the shrunk torch model, the FreezeNet checkpoint and the manifest."""
     example = torch.zeros(1, *data.input_shape)
     settings = recipe.export
+    shapes = _shapes(model)
     export(
         model,
         example,
@@ -51,6 +52,7 @@ def write_bundle(
         values=settings.values,
         dynamic_batch=settings.dynamic_batch,
         metadata=metadata(model, data, resolved),
+        seeds={name: source.to_json() for name, source in frozen.items() if shapes.get(name) == source.shape},
     )
     export(
         baseline,
@@ -61,7 +63,7 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
-    if frozen and _shapes(model) == _shapes(baseline):
+    if frozen and shapes == _shapes(baseline):
         save_freezenet(model, frozen, folder / "freezenet.safetensors")
     inputs, labels = data.sample("test", golden_samples(data))
     write_golden(folder, inputs.numpy(), torch_outputs(model, inputs), labels.numpy())

@@ -43,9 +43,17 @@ def document(result: Result) -> dict[str, Any]:
     return found
 
 
-def test_a_frozen_network_is_dense_and_its_checkpoint_restores_it(tmp_path: Path) -> None:
-    report = document(run(tmp_path, "out"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("made")
+    return folder / "out", document(run(folder, "out"))
+
+
+def test_a_frozen_network_is_dense_and_its_checkpoint_restores_it(made: tuple[Path, dict[str, Any]]) -> None:
+    out, report = made
     assert {layer["sparsity"] for layer in report["layers"]} == {0}
+    assert {layer["encoding"] for layer in report["layers"]} >= {"seeded"}
+    assert report["compressed"]["size_bytes"] < 0.1 * report["baseline"]["size_bytes"]
     assert report["compressed"]["sparsity"] < 0.001  # biases of neurons that never fire are still zero
     assert {row["sparsity"] for row in report["training"]} == {0}
     assert report["masks"] == []
@@ -53,19 +61,21 @@ def test_a_frozen_network_is_dense_and_its_checkpoint_restores_it(tmp_path: Path
     assert report["parity"]["argmax_agreement"] == 1
 
     fresh = lambda: build("builtin:lenet5_caffe", num_classes=10, in_channels=1)  # noqa: E731
-    restored = load_freezenet(fresh(), tmp_path / "out" / "freezenet.safetensors").eval()
-    whole = load_shrunk(fresh(), tmp_path / "out").state_dict()
+    restored = load_freezenet(fresh(), out / "freezenet.safetensors").eval()
+    whole = load_shrunk(fresh(), out).state_dict()
     assert all(torch.equal(whole[name], tensor) for name, tensor in restored.state_dict().items())
     assert sparsity_report(restored).sparsity == 0
-    golden = np.load(tmp_path / "out" / "golden.npz")
+    golden = np.load(out / "golden.npz")
     with torch.no_grad():
         outputs = restored(torch.from_numpy(golden["inputs"])).numpy()
     np.testing.assert_allclose(outputs, golden["outputs"], rtol=1e-4, atol=1e-5)
-    assert (tmp_path / "out" / "freezenet.safetensors").stat().st_size < 27_000
+    assert (out / "freezenet.safetensors").stat().st_size < 27_000
 
 
-def test_resume_in_the_middle_of_training_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document(run(tmp_path, "whole"))
+@pytest.mark.slow
+def test_resume_in_the_middle_of_training_gives_the_same_bits(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save = train.save_checkpoint
 
     def stop(path: Path, state: dict[str, Any]) -> None:
@@ -79,7 +89,7 @@ def test_resume_in_the_middle_of_training_gives_the_same_bits(tmp_path: Path, mo
     assert "resumed after epoch 1 of 2" in resumed.stderr
     document(resumed)
     for name in ("model.onnx", "freezenet.safetensors"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (made[0] / name).read_bytes()
 
 
 def test_freezenet_wd_ends_pruned_without_a_seed(tmp_path: Path) -> None:
@@ -96,9 +106,10 @@ def test_freezenet_wd_ends_pruned_without_a_seed(tmp_path: Path) -> None:
         ("compress.0.initialisation=xavier", "compress.0.initialisation: 'xavier' is not one of xavier_normal"),
         ("compress.0.weight_decay=0.0005", "compress.0.weight_decay: 0.0005 is not true or false"),
         ("compress.0.weightdecay=true", "did you mean 'weight_decay'"),
+        ("compress.0.weight_decay=true", "export.encoding: seeded needs weights out of a seed"),
     ],
 )
-def test_wrong_settings_are_named(setting: str, message: str, tmp_path: Path) -> None:
-    result = run(tmp_path, "out", setting)
+def test_what_is_wrong_is_named_before_training(setting: str, message: str, tmp_path: Path) -> None:
+    result = run(tmp_path, "out", setting, "export.encoding=seeded")
     assert result.exit_code != 0
     assert message in result.stderr

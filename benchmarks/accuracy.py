@@ -178,7 +178,10 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def table(rows: list[dict[str, Any]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
     """Mean accuracy in percent, with the standard deviation over seeds where there are several."""
-    lines = ["| method | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |", "|---" * (len(sparsities) + 1) + "|"]
+    lines = [
+        "| method | " + " | ".join(f"{100 * s:g}%" for s in sparsities) + " |",
+        "|---" * (len(sparsities) + 1) + "|",
+    ]
     for method in methods:
         cells = []
         for sparsity in sparsities:

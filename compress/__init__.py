@@ -1,6 +1,6 @@
 """Compression of trained PyTorch networks: masks, budgets, methods, training, shrinking.
 
-Every method is one policy on one formula, W = Φ(m ⊙ β) + (1 − m) ⊙ W₀ (``compress.subspace``), and ends
+Every method is one policy on one formula, W = Φ(m ⊙ β + (1 − m) ⊙ W₀) (``compress.subspace``), and ends
 in a plain model again through :func:`fold`. This package knows nothing of ONNX.
 """
 

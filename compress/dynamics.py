@@ -70,13 +70,17 @@ class MaskDynamics:
             }
         )
 
+    def close(self) -> None:
+        """Give the int32 a mask element back: no mask will change any more."""
+        self.last_change = []
+
     def records(self) -> list[MaskRecord]:
         """All updates so far; ``flipping`` looks ahead to the last of them."""
         updates = len(self.rows)
         flips = torch.zeros(updates + 1, dtype=torch.int64)
         for changed in self.last_change:
             flips += torch.bincount(changed.flatten().cpu() + 1, minlength=updates + 1)
-        total = max(1, int(flips.sum()))
+        total = int(flips.sum())
         later = total - torch.cumsum(flips, 0)[1:]
         return [
             MaskRecord(
@@ -84,7 +88,7 @@ class MaskDynamics:
                 sparsity=row["sparsity"],
                 delta=row["delta"],
                 iou=row["iou"],
-                flipping=int(after) / total,
+                flipping=int(after) / max(1, total),
             )
             for row, after in zip(self.rows, later, strict=True)
         ]

@@ -69,6 +69,6 @@ def sparsity_report(model: nn.Module) -> SparsityReport:
     parameters = list(model.parameters())
     return SparsityReport(
         layers=tuple(layers),
-        parameters=sum(parameter.numel() for parameter in parameters),
+        parameters=sum(used.get(id(p), p).numel() for p in parameters),
         nonzero_parameters=sum(int(torch.count_nonzero(used.get(id(p), p))) for p in parameters),
     )

@@ -1,9 +1,13 @@
-"""The one formula: W = Φ(m ⊙ β) + (1 − m) ⊙ W₀.
+"""The one formula: W = Φ(m ⊙ β + (1 − m) ⊙ W₀).
 
 Training a compressed network is training on an affine subspace of its weights (thesis 002, equations
 (2.36)-(2.38)). For one weight tensor: β are the trained coefficients, m the 0/1 mask of those that live,
-Φ a filter basis (``None``: the identity) and W₀ the frozen values of the others (``None``: zero). With
-``straight_through`` the gradient reaches β as if m were all ones, which is the feedback of DPF (003).
+Φ a filter basis (``None``: the identity) and W₀ the frozen coefficients of the others: zero where they are
+pruned. W₀ is inside Φ because what an interspace FreezeNet freezes are coefficients (002, section 5.5.6).
+With ``straight_through`` the gradient reaches β as if m were all ones, which is the feedback of DPF (003).
+
+:class:`Subspace` keeps a dense β; :mod:`compress.frozen_subspace` keeps the trained coefficients alone and
+regenerates W₀ from a seed.
 
 The formula is a ``torch.nn.utils.parametrize`` parametrization, so it works inside any module and any
 training loop, travels in the ``state_dict``, and leaves without trace through :func:`fold`.
@@ -63,48 +67,63 @@ def _limited(gradient: Tensor, mask: Tensor, filter_axis: int) -> Tensor:
 _BATCHNORM_EPS = 1e-5
 
 
-class Subspace(nn.Module):
-    """The parametrization of one weight tensor.
+class Formula(nn.Module):
+    """The parametrization of one weight tensor, whatever its W₀.
+
+    Attributes:
+        mask: bool, broadcastable to the coefficients: which of them live.
+        prunes: the others are zero; if not, they go on acting.
+    """
+
+    mask: Tensor
+    prunes: bool
+
+    def dense(self, beta: Tensor) -> Tensor:
+        """All coefficients, those that do not live included; ``beta`` is what the optimizer holds."""
+        return beta
+
+
+class Subspace(Formula):
+    """The formula with a dense β.
+
+    With ``prunes`` W₀ is zero. Set it to False and W₀ is β itself, without its gradient: the masked coefficients
+    act and learn nothing, but the weight decay of the optimizer shrinks them (FreezeNet-WD, 002, section 3.4.1.2).
 
     Args:
         mask: bool, broadcastable to the weight: all ones but for the pruned ones. A mask of shape
             [out, 1, 1, 1] removes whole filters of a convolution.
         basis: module that maps masked coefficients to the spatial weight (Φ), ``None`` for the identity.
             It must offer ``coefficients(weight)``, the inverse used when a weight is assigned.
-        frozen: module that returns W₀ when called, ``None`` for zero.
         straight_through: let the gradient reach every coefficient, also the masked ones.
         normalised_axis: axis of the output channels where a BatchNorm follows, so that the feedback of dead
             filters is limited; ``None`` leaves every gradient as it is.
     """
-
-    mask: Tensor
 
     def __init__(
         self,
         mask: Tensor,
         *,
         basis: nn.Module | None = None,
-        frozen: nn.Module | None = None,
         straight_through: bool = False,
         normalised_axis: int | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("mask", mask.to(torch.bool))
         self.basis = basis
-        self.frozen = frozen
+        self.prunes = True
         self.straight_through = straight_through
         self.normalised_axis = normalised_axis
 
     def forward(self, beta: Tensor) -> Tensor:
         """The weight W for coefficients β."""
         # where, not a product: 0 * -x is -0.0 and 0 * inf is nan; a pruned weight is +0.0.
-        if self.straight_through:
-            live: Tensor = _StraightThroughMask.apply(beta, self.mask, self.normalised_axis)  # type: ignore[no-untyped-call]
+        if not self.prunes:
+            live = torch.where(self.mask, beta, beta.detach())
+        elif self.straight_through:
+            live = _StraightThroughMask.apply(beta, self.mask, self.normalised_axis)  # type: ignore[no-untyped-call]
         else:
             live = torch.where(self.mask, beta, 0.0)
         weight: Tensor = live if self.basis is None else self.basis(live)
-        if self.frozen is not None:
-            weight = weight + torch.where(self.mask, 0.0, self.frozen())
         return weight
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -158,33 +177,45 @@ def attach(
 def detach(weights: Iterable[PrunableWeight]) -> None:
     """Take the formula off again and leave the coefficients β, as if :func:`attach` had not been called."""
     for weight in weights:
-        if parametrize.is_parametrized(weight.module, "weight"):
-            formula = weight.module.get_submodule("parametrizations.weight.0")
-            assert isinstance(formula, Subspace)
+        formula = formula_of(weight.module)
+        if isinstance(formula, Subspace):
             formula.mask = torch.ones_like(formula.mask)
+        if formula is not None:
             _fold(weight.module)
 
 
-def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Subspace]]:
+def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Formula]]:
     """(weight name, module, formula) for every weight of ``model`` that carries the formula."""
     for name, module in model.named_modules():
-        if not parametrize.is_parametrized(module, "weight"):
-            continue
-        subspace = module.get_submodule("parametrizations.weight.0")
-        if isinstance(subspace, Subspace):
-            yield f"{name}.weight" if name else "weight", module, subspace
+        formula = formula_of(module)
+        if formula is not None:
+            yield f"{name}.weight" if name else "weight", module, formula
+
+
+def formula_of(module: nn.Module) -> Formula | None:
+    """The formula on the weight of one layer, None where it carries none."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    formula = module.get_submodule("parametrizations.weight.0")
+    return formula if isinstance(formula, Formula) else None
+
+
+def coefficients(module: nn.Module) -> Tensor:
+    """The coefficients β of one layer, masked and frozen ones included; its weight where it carries no formula."""
+    formula, beta = formula_of(module), stored_weight(module).detach()
+    return beta if formula is None else formula.dense(beta)
 
 
 def dense_weights(model: nn.Module) -> dict[str, Tensor]:
     """The coefficients β by weight name: for DPF the dense network w_T beside the sparse one (003)."""
-    return {name: stored_weight(module).detach().clone() for name, module, _ in parametrized_weights(model)}
+    return {name: coefficients(module).clone() for name, module, _ in parametrized_weights(model)}
 
 
 def fold(model: ModelT) -> ModelT:
     """Remove the formula and leave the weight W: ``model`` itself, plain again.
 
-    Class names, ``state_dict`` keys and their order are those from before compression; parameters keep
-    their identity, so an optimizer made for the attached model goes on working.
+    Class names, ``state_dict`` keys and their order are those from before compression; parameters whose β was
+    of the weight's shape keep their identity, so an optimizer made for the attached model goes on working.
     """
     for _, module, _ in list(parametrized_weights(model)):
         _fold(module)
@@ -194,9 +225,14 @@ def fold(model: ModelT) -> ModelT:
 def _fold(module: nn.Module) -> None:
     parameters = module._parameters
     others = list(parameters)
-    # torch takes the property off the module's class, which copy.deepcopy shares with its original: take it off a copy.
-    attached = type(module)
-    module.__class__ = type(attached.__name__, attached.__bases__, dict(vars(attached)))
+    # A deepcopy shares the class that torch made for the original, and removing takes the weight out of the class.
+    shared = type(module)
+    module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+    shape = stored_weight(module).shape
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if weight.shape != shape:  # its gradient, and graphs that are still around, are of the shape of β
+        parameters["weight"] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
     for name in others:  # torch registered the weight last; layers have it first
         parameters[name] = parameters.pop(name)

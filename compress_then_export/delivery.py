@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from compress import sparsity_report
+from compress.freezenet_checkpoint import save_freezenet
+from compress.frozen import FrozenValues
 from compress.shrink import ShrinkPlan, save_shrunk
 from compress.train import accuracy
 from compress_then_export.data import Dataset
@@ -31,14 +34,16 @@ def write_bundle(
     baseline: nn.Module,
     model: nn.Module,
     plans: list[ShrinkPlan],
+    frozen: Mapping[str, FrozenValues],
     data: Dataset,
     recipe: Recipe,
     resolved: dict[str, Any],
     folder: Path,
 ) -> tuple[ModelReport, ModelReport]:
-    """Both ONNX files, the golden sample, the shrunk torch model and the manifest."""
+    """Both ONNX files, the golden sample, the shrunk torch model, the FreezeNet checkpoint and the manifest."""
     example = torch.zeros(1, *data.input_shape)
     settings = recipe.export
+    shapes = _shapes(model)
     export(
         model,
         example,
@@ -47,6 +52,7 @@ def write_bundle(
         values=settings.values,
         dynamic_batch=settings.dynamic_batch,
         metadata=metadata(model, data, resolved),
+        seeds={name: source.to_json() for name, source in frozen.items() if shapes.get(name) == source.shape},
     )
     export(
         baseline,
@@ -57,6 +63,8 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
+    if frozen and shapes == _shapes(baseline):
+        save_freezenet(model, frozen, folder / "freezenet.safetensors")
     inputs, labels = data.sample("test", golden_samples(data))
     write_golden(folder, inputs.numpy(), torch_outputs(model, inputs), labels.numpy())
     inspected = inspect(folder / "dense.onnx"), inspect(folder / "model.onnx")
@@ -68,6 +76,10 @@ def write_bundle(
         extra={"preprocessing": preprocessing(data)},
     )
     return inspected
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def metadata(model: nn.Module, data: Dataset, resolved: dict[str, Any]) -> dict[str, str]:

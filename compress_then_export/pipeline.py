@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 import runtime_check
 from compress import fold
+from compress.frozen import FrozenValues
 from compress.methods.base import Method
 from compress.recalibration import recalibrate
 from compress.shrink import ShrinkPlan, shrink
@@ -69,6 +71,7 @@ def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     elif recipe.model.weights is None:
         journal.warnings.append("the baseline was never trained: its weights are random (no weights, no train.epochs)")
     model, plans = copy.deepcopy(baseline), list[ShrinkPlan]()
+    frozen: Mapping[str, FrozenValues] = {}
     for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True), start=1):
         name = f"{number}-{stage.method}"
         if stage.from_scratch:
@@ -77,13 +80,14 @@ def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
         with journal.stage(name):
             mark = fingerprint(recipe, stages=number)
             model = prune(model, data, stage, recipe.stage_train(stage), pruner, name, mark, workspace, journal)
+        frozen = pruner.run.frozen
         if stage.shrink:
             with journal.stage(f"{name} shrink"):
                 plans.append(shrink(model, torch.zeros(1, *shape), round_to=stage.round_to))
                 journal.notes += plans[-1].notes
     resolved = recipe.resolved(pruners)
     with journal.stage("export"):
-        inspected = write_bundle(baseline, model, plans, data, recipe, resolved, workspace.bundle)
+        inspected = write_bundle(baseline, model, plans, frozen, data, recipe, resolved, workspace.bundle)
     with journal.stage("check"):
         document = runtime_check.verify(
             workspace.bundle,
@@ -186,7 +190,8 @@ def prune(
     pruner.finish()
     journal.warnings += pruner.run.warnings
     journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]
-    journal.masks += [{"stage": name, **asdict(record)} for record in pruner.history]
+    if not pruner.run.frozen:  # the report's pictures of masks show what is hidden, and frozen weights are not
+        journal.masks += [{"stage": name, **asdict(record)} for record in pruner.history]
     fold(model)
     if calibration is not None:
         recalibrate(model, calibration)

@@ -40,13 +40,20 @@ def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: 
         ExportError: the model cannot be traced; the message says where.
     """
     device_of(recipe.train)
+    frozen = False
     for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True)):
         with _named(f"compress.{number}."):
             section = recipe.stage_train(stage)
             device_of(section)
             rehearsed, understudy = copy.deepcopy(pruner), copy.deepcopy(model)
             rehearsed.attach(understudy, data.loader("train", batch_size=section.batch_size, seed=section.seed))
+            frozen = bool(rehearsed.run.frozen)
             fold(understudy)
+    if recipe.export.encoding == "seeded" and not frozen:
+        raise RecipeError(
+            "export.encoding: seeded needs weights out of a seed, which a last stage {method: freezenet} without "
+            "weight_decay leaves; write auto"
+        )
     if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
         example = torch.zeros(1, *data.input_shape)
         build_graph(model, example, dynamic_batch=recipe.export.dynamic_batch)

@@ -22,8 +22,10 @@ from torch.optim import Optimizer
 
 from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
+from compress.frozen import FrozenValues
+from compress.frozen_subspace import FrozenSubspace
 from compress.prunable import PrunableWeight, prunable_weights, stored_weight
-from compress.subspace import Subspace, attach, detach
+from compress.subspace import Formula, attach, coefficients, detach
 from compress.suggestion import did_you_mean
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -44,7 +46,7 @@ class Run:
     model: nn.Module
     batches: Batches
     weights: tuple[PrunableWeight, ...]
-    subspaces: dict[str, Subspace]
+    subspaces: dict[str, Formula]
     left_out: dict[str, str]
     dynamics: MaskDynamics
     warnings: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Run:
 
     def coefficients(self, weight: PrunableWeight) -> Tensor:
         """β of one weight, masked coefficients included."""
-        return stored_weight(weight.module).detach()
+        return coefficients(weight.module)
 
     def masks(self) -> list[Tensor]:
         """Current masks in layer order, each broadcastable to its weight."""
@@ -66,8 +68,16 @@ class Run:
             old.copy_(new)
 
     @property
+    def frozen(self) -> dict[str, FrozenValues]:
+        """Where frozen values come from, by weight name; empty for methods that leave no weight frozen."""
+        formulas = self.subspaces.items()
+        return {name: formula.source for name, formula in formulas if isinstance(formula, FrozenSubspace)}
+
+    @property
     def sparsity(self) -> float:
-        """Fraction of units that are masked now."""
+        """Fraction of units that are masked and therefore zero now; 0 where masked ones are frozen, not pruned."""
+        if not all(formula.prunes for formula in self.subspaces.values()):
+            return 0.0
         masks = self.masks()
         return 1.0 - sum(int(torch.count_nonzero(m)) for m in masks) / sum(m.numel() for m in masks)
 
@@ -146,7 +156,7 @@ class Method(ABC):
         return False
 
     def settle(self, run: Run) -> None:  # noqa: B027 - most methods leave weights to the optimizer
-        """Change weights to fit masks that were just set; nothing by default."""
+        """Change weights, or their formula, to fit masks that were just set; nothing by default."""
 
     # -- the protocol, the same for all ---------------------------------------------------------------
 
@@ -177,7 +187,7 @@ class Method(ABC):
             model=model,
             batches=batches,
             weights=selection.weights,
-            subspaces=subspaces,
+            subspaces=dict[str, Formula](subspaces),
             left_out=selection.left_out,
             dynamics=MaskDynamics.for_masks(list(masks.values())),
         )

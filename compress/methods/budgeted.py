@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,10 +31,14 @@ class Budgeted(Method):
         "units every layer keeps at least; default 1 for filters, so that no layer vanishes, else 0",
     )
 
+    all_may_go: ClassVar[bool] = False
+    """Whether a sparsity of exactly 1 makes sense."""
+
     def validate(self) -> None:
         """Check the budget, then the schedule."""
         number = isinstance(self.sparsity, (int, float)) and not isinstance(self.sparsity, bool)
-        require(number and 0 <= self.sparsity < 1, "sparsity", self.sparsity, "a fraction of zeros in [0, 1)")
+        inside = number and (0 <= self.sparsity < 1 or (self.all_may_go and self.sparsity == 1))
+        require(inside, "sparsity", self.sparsity, f"a fraction in [0, 1{']' if self.all_may_go else ')'}")
         misfit = self.units.fitting(self.sparsity)
         if misfit is not None:
             raise ValueError(f"sparsity: {self.sparsity} cannot be reached, {misfit}")

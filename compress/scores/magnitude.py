@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from compress.prunable import PrunableWeight, stored_weight
+from compress.prunable import PrunableWeight
 from compress.scores.probe import Batch
+from compress.subspace import coefficients
 
 
 def magnitude(model: nn.Module, weights: Sequence[PrunableWeight], batches: Iterable[Batch] = ()) -> list[Tensor]:
@@ -17,4 +18,4 @@ def magnitude(model: nn.Module, weights: Sequence[PrunableWeight], batches: Iter
         model, weights: as for :func:`compress.scores.snip`.
         batches: not read.
     """
-    return [stored_weight(weight.module).detach().abs() for weight in weights]
+    return [coefficients(weight.module).abs() for weight in weights]

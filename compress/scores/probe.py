@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from compress.prunable import PrunableWeight, stored_weight
-from compress.subspace import Subspace
+from compress.subspace import Subspace, fold, formula_of
 
 Batch = tuple[Tensor, Tensor]
 
@@ -69,7 +68,10 @@ class Probe:
 
 @contextmanager
 def probe(model: nn.Module, weights: Sequence[PrunableWeight], *, dtype: torch.dtype | None = None) -> Iterator[Probe]:
-    """A :class:`Probe` of ``model``; the random state is given back at the end."""
+    """A :class:`Probe` of ``model``; the random state is given back at the end.
+
+    Weights whose masked coefficients go on acting (FreezeNet) are probed as the plain ones that they amount to.
+    """
     if not weights:
         raise ValueError("weights: none given; prunable_weights(model).weights lists them")
     twin = copy.deepcopy(model)
@@ -79,11 +81,12 @@ def probe(model: nn.Module, weights: Sequence[PrunableWeight], *, dtype: torch.d
     coefficients, masks = [], []
     for weight in weights:
         module = twin.get_submodule(weight.name.rpartition(".")[0])
+        formula = formula_of(module)
+        if formula is not None and not formula.prunes:
+            fold(module)
         beta = stored_weight(module).requires_grad_(True)
         mask = torch.ones((), dtype=torch.bool, device=beta.device)
-        if parametrize.is_parametrized(module, "weight"):
-            formula = module.get_submodule("parametrizations.weight.0")
-            assert isinstance(formula, Subspace)
+        if isinstance(formula, Subspace) and formula.prunes:
             formula.straight_through, formula.normalised_axis = True, None
             mask = formula.mask
         coefficients.append(beta)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.prunable import PrunableWeight, stored_weight
+from compress.prunable import PrunableWeight
 from compress.scores.probe import Batch
+from compress.subspace import coefficients
 
 
 def random(
@@ -16,5 +17,5 @@ def random(
 ) -> list[Tensor]:
     """Independent draws from U(0, 1), the same on every device for the same ``seed`` (000, section IV-A)."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = [stored_weight(weight.module) for weight in weights]
+    tensors = [coefficients(weight.module) for weight in weights]
     return [torch.rand(tensor.shape, generator=generator).to(tensor.device) for tensor in tensors]

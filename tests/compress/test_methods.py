@@ -20,6 +20,7 @@ from compress.methods import (
     SET,
     AtInit,
     FineTune,
+    FreezeNet,
     Gradual,
     LotteryTicket,
     Method,
@@ -62,6 +63,12 @@ TABLE: dict[str, Callable[[], Method]] = {
     "dpf-block-erk": lambda: DPF(sparsity=0.8, ramp_steps=24, period=4, structure="block:1x4", distribution="erk"),
     "at_init-2:4": lambda: AtInit(sparsity=0.5, structure="2:4"),
     "at_init-cops-block": lambda: AtInit(sparsity=0.8, control="grasp", structure="block:4x1", rounds=3),
+    "freezenet": lambda: FreezeNet(sparsity=0.9),
+    "freezenet-reinit": lambda: FreezeNet(sparsity=0.9, reinit=True, seed=5, initialisation="kaiming_uniform"),
+    "freezenet-wd": lambda: FreezeNet(sparsity=0.8, weight_decay=True),
+    "freezenet-cops": lambda: FreezeNet(sparsity=0.8, control="grasp", alpha=0.9, initialisation="signed_constant"),
+    "freezenet-filters": lambda: FreezeNet(sparsity=0.5, score="synflow", rounds=3, structure="filters"),
+    "freezenet-layer": lambda: FreezeNet(sparsity=0.8, score="random", distribution="layer"),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
     "set": lambda: SET(sparsity=0.8, stop_step=30, period=4),
     "rigl": lambda: RigL(sparsity=0.8, stop_step=30, period=4),
@@ -106,7 +113,7 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 
 
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
-    """(units, living units) of every prunable layer of a folded model."""
+    """(units, living units) of every prunable layer of a folded model: living are trained ones where others froze."""
     if isinstance(pruner, Dynamic):  # what grew at 0 and got no gradient since, behind a dead ReLU, is 0 still
         alive = [pruner.alive(pruner.run, weight) for weight in pruner.run.weights]
         return [(mask.numel(), int(mask.sum())) for mask in alive]
@@ -114,7 +121,9 @@ def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
     for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight
         assert isinstance(tensor, Tensor)
-        alive = pruner.units.scores((tensor != 0).float(), weight.filter_axis) > 0
+        frozen = pruner.run.frozen.get(weight.name)
+        living = tensor != 0 if frozen is None else tensor != frozen.tensor()
+        alive = pruner.units.scores(living.float(), weight.filter_axis) > 0
         counts.append((alive.numel(), int(alive.sum())))
     return counts
 

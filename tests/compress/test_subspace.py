@@ -28,7 +28,7 @@ def masked(model: nn.Module, *, straight_through: bool = False) -> dict[str, Sub
     return attach(weights, masks=masks, straight_through=straight_through)
 
 
-def test_forward_is_the_formula_with_a_basis_and_frozen_values() -> None:
+def test_forward_is_the_formula_with_a_basis() -> None:
     class Rotation(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -40,15 +40,9 @@ def test_forward_is_the_formula_with_a_basis_and_frozen_values() -> None:
         def coefficients(self, weight: torch.Tensor) -> torch.Tensor:
             return (weight.flatten(2) @ self.matrix.T).view_as(weight)
 
-    class Frozen(nn.Module):
-        def forward(self) -> torch.Tensor:
-            return torch.full((4, 2, 3, 3), 0.25)
-
     beta, mask = torch.randn(4, 2, 3, 3), torch.rand(4, 2, 3, 3) > 0.5
     basis = Rotation()
-    subspace = Subspace(mask, basis=basis, frozen=Frozen())
-    expected = basis(beta * mask) + 0.25 * (~mask)
-    torch.testing.assert_close(subspace(beta), expected)
+    torch.testing.assert_close(Subspace(mask, basis=basis)(beta), basis(beta * mask))
     everything = Subspace(torch.ones_like(mask), basis=basis)
     torch.testing.assert_close(everything(everything.right_inverse(beta)), beta)
 
@@ -62,6 +56,18 @@ def test_gradient(straight_through: bool) -> None:
     subspace(beta).backward(upstream)
     assert beta.grad is not None
     torch.testing.assert_close(beta.grad, upstream if straight_through else upstream * mask)
+
+
+def test_coefficients_that_are_not_pruned_act_but_learn_nothing() -> None:
+    beta = torch.randn(5, 4, requires_grad=True)
+    mask = torch.rand(5, 4) > 0.5
+    subspace = Subspace(mask)
+    subspace.prunes = False
+    weight, upstream = subspace(beta), torch.randn(5, 4)
+    weight.backward(upstream)
+    assert torch.equal(weight, beta)
+    assert beta.grad is not None
+    assert torch.equal(beta.grad, torch.where(mask, upstream, 0.0))
 
 
 def test_feedback_of_removed_filters_is_no_longer_than_the_mean_of_the_living() -> None:
@@ -132,6 +138,17 @@ def test_fold_keeps_parameter_identity_for_the_optimizer() -> None:
     parameters = {id(p) for p in model.parameters()}
     fold(model)
     assert {id(p) for p in model.parameters()} == parameters
+
+
+def test_folding_a_copy_leaves_the_model_attached() -> None:
+    model = network()
+    masked(model)
+    x = torch.randn(2, 3, 8, 8)
+    model.eval()
+    before = model(x)
+    assert torch.equal(fold(copy.deepcopy(model))(x), before)
+    assert torch.equal(model(x), before)
+    assert torch.equal(fold(model)(x), before)
 
 
 def test_fold_of_a_plain_model_changes_nothing() -> None:

@@ -1,0 +1,103 @@
+"""The formula with frozen coefficients: W = Φ(W₀ with the k trained values in their places).
+
+FreezeNet (002, chapter 3) trains some coefficients of a network and leaves the others at their initial value, which
+a seed gives back. So the only parameter here is β of shape [k], the trained coefficients: its gradient and what an
+optimizer keeps for it have k entries too, and a ``state_dict`` holds them, their positions and the seed. W₀ is a
+buffer outside the ``state_dict``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from compress.frozen import FrozenValues
+from compress.prunable import PrunableWeight
+from compress.subspace import Formula, detach
+
+
+class FrozenSubspace(Formula):
+    """The parametrization of one weight tensor of which only some coefficients are trained.
+
+    Args:
+        mask: bool, shaped like the coefficients: the trained ones.
+        source: where W₀ comes from; its shape is that of the coefficients.
+        basis: see :class:`compress.subspace.Subspace`.
+    """
+
+    positions: Tensor
+    frozen: Tensor
+
+    def __init__(self, mask: Tensor, source: FrozenValues, *, basis: nn.Module | None = None) -> None:
+        super().__init__()
+        self.prunes = False
+        self.source = source
+        self.basis = basis
+        self.register_buffer("positions", torch.nonzero(mask.flatten()).flatten().to(torch.int32))
+        self.register_buffer("frozen", source.tensor(mask.device), persistent=False)
+
+    @property
+    def mask(self) -> Tensor:  # type: ignore[override]
+        """The trained coefficients, computed anew: a bool for each is what this class is there to save."""
+        mask = torch.zeros(self.frozen.numel(), dtype=torch.bool, device=self.frozen.device)
+        mask[self.positions] = True
+        return mask.view(self.frozen.shape)
+
+    def forward(self, beta: Tensor) -> Tensor:
+        """The weight W for the trained coefficients β, [k]; backward gathers the k gradients that they need."""
+        placed = self.dense(beta)
+        weight: Tensor = placed if self.basis is None else self.basis(placed)
+        return weight
+
+    def dense(self, beta: Tensor) -> Tensor:
+        """W₀ with the trained values in their places."""
+        return self.frozen.flatten().index_put((self.positions,), beta).view(self.frozen.shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The trained coefficients, [k], of ``weight``; what it holds elsewhere is not kept."""
+        coefficients: Tensor = weight if self.basis is None else self.basis.coefficients(weight)  # type: ignore[operator]
+        return coefficients.flatten()[self.positions]
+
+    def get_extra_state(self) -> Tensor:
+        """The record of W₀ as JSON bytes; a tensor, because loops over a ``state_dict`` expect tensors."""
+        return torch.frombuffer(bytearray(json.dumps(self.source.to_json()).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take W₀ of a loaded ``state_dict``, whatever seed it came from.
+
+        Raises:
+            ValueError: its shape is another.
+        """
+        source = FrozenValues.from_json(json.loads(bytes(state.tolist())))
+        if source.shape != self.source.shape:
+            raise ValueError(f"state: it was saved for a weight of shape {source.shape}, not {self.source.shape}")
+        if source != self.source:
+            self.source = source
+            self.frozen.copy_(source.tensor(self.frozen.device))
+
+
+def freeze(
+    weights: Iterable[PrunableWeight], masks: Mapping[str, Tensor], sources: Mapping[str, FrozenValues]
+) -> dict[str, FrozenSubspace]:
+    """Put frozen coefficients in the place of dense ones, and return the formulas by weight name.
+
+    Args:
+        weights: weights that carry the dense formula, with β as it is to begin with.
+        masks: the trained coefficients, bool, broadcastable to each weight.
+        sources: where the values of the others come from.
+    """
+    formulas = {}
+    for weight in weights:
+        detach([weight])
+        tensor = weight.module.weight
+        assert isinstance(tensor, Tensor)
+        # A fresh parameter: gradients and graphs from before are of the weight's shape, not of β's.
+        weight.module.weight = nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
+        formula = FrozenSubspace(masks[weight.name].expand(tensor.shape), sources[weight.name]).to(tensor.dtype)
+        parametrize.register_parametrization(weight.module, "weight", formula)
+        formulas[weight.name] = formula
+    return formulas

@@ -1,8 +1,8 @@
-"""The one formula: W = Φ(m ⊙ β) + (1 − m) ⊙ W₀.
+"""The one formula: W = Φ(m ⊙ β + (1 − m) ⊙ W₀).
 
 Training a compressed network is training on an affine subspace of its weights (thesis 002, equations
 (2.36)-(2.38)). For one weight tensor: β are the trained coefficients, m the 0/1 mask of those that live,
-Φ a filter basis (``None``: the identity) and W₀ the frozen values of the others (``None``: zero). With
+Φ a filter basis (``None``: the identity) and W₀ the frozen coefficients of the others (``None``: zero). With
 ``straight_through`` the gradient reaches β as if m were all ones, which is the feedback of DPF (003).
 
 The formula is a ``torch.nn.utils.parametrize`` parametrization, so it works inside any module and any
@@ -67,10 +67,11 @@ class Subspace(nn.Module):
     """The parametrization of one weight tensor.
 
     Args:
-        mask: bool, broadcastable to the weight: all ones but for the pruned ones. A mask of shape
+        mask: bool, broadcastable to the coefficients: all ones but for the pruned ones. A mask of shape
             [out, 1, 1, 1] removes whole filters of a convolution.
         basis: module that maps masked coefficients to the spatial weight (Φ), ``None`` for the identity.
-            It must offer ``coefficients(weight)``, the inverse used when a weight is assigned.
+            It must offer ``coefficients(weight)``, the inverse used when a weight is assigned. Several formulas
+            may hold the same one (:mod:`compress.interspace`).
         frozen: module that returns W₀ when called, ``None`` for zero.
         straight_through: let the gradient reach every coefficient, also the masked ones.
         normalised_axis: axis of the output channels where a BatchNorm follows, so that the feedback of dead
@@ -97,15 +98,20 @@ class Subspace(nn.Module):
 
     def forward(self, beta: Tensor) -> Tensor:
         """The weight W for coefficients β."""
+        acting = self.acting(beta)
+        weight: Tensor = acting if self.basis is None else self.basis(acting)
+        return weight
+
+    def acting(self, beta: Tensor) -> Tensor:
+        """m ⊙ β + (1 − m) ⊙ W₀, the coefficients as the network uses them."""
         # where, not a product: 0 * -x is -0.0 and 0 * inf is nan; a pruned weight is +0.0.
         if self.straight_through:
             live: Tensor = _StraightThroughMask.apply(beta, self.mask, self.normalised_axis)  # type: ignore[no-untyped-call]
         else:
             live = torch.where(self.mask, beta, 0.0)
-        weight: Tensor = live if self.basis is None else self.basis(live)
         if self.frozen is not None:
-            weight = weight + torch.where(self.mask, 0.0, self.frozen())
-        return weight
+            live = live + torch.where(self.mask, 0.0, self.frozen())
+        return live
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The coefficients β that represent ``weight`` when nothing is masked."""
@@ -119,13 +125,17 @@ def attach(
     weights: Iterable[PrunableWeight],
     *,
     masks: Mapping[str, Tensor] | None = None,
+    bases: Mapping[str, nn.Module] | None = None,
+    coefficients: Mapping[str, Tensor] | None = None,
     straight_through: bool = False,
 ) -> dict[str, Subspace]:
     """Put the formula on the given weights and return it by weight name.
 
     Args:
         weights: what :func:`compress.prunable.prunable_weights` lists.
-        masks: start mask per weight name, bool, broadcastable to the weight; all ones where missing.
+        masks: start mask per weight name, bool, broadcastable to the coefficients; all ones where missing.
+        bases: Φ per weight name; the identity where missing.
+        coefficients: first β per weight name; those that represent the weight there is where missing.
         straight_through: see :class:`Subspace`.
 
     Raises:
@@ -137,32 +147,56 @@ def attach(
             raise ValueError(
                 f"model: {weight.name} already carries a parametrization; call fold(model) before attaching"
             )
+    before = spatial_weights(chosen, bases or {})
     subspaces: dict[str, Subspace] = {}
     try:
         for weight in chosen:
             tensor = stored_weight(weight.module)
-            mask = (masks or {}).get(weight.name, torch.ones_like(tensor, dtype=torch.bool))
+            beta = (coefficients or {}).get(weight.name)
+            mask = (masks or {}).get(weight.name)
+            basis = (bases or {}).get(weight.name)
+            if mask is None:
+                first = Subspace(torch.ones(()), basis=basis).right_inverse(tensor) if beta is None else beta
+                mask = torch.ones_like(first, dtype=torch.bool)
             subspace = Subspace(
                 mask.to(tensor.device),
+                basis=basis,
                 straight_through=straight_through,
                 normalised_axis=weight.filter_axis if weight.normalised else None,
             )
+            if basis is not None:
+                tensor.grad = None  # of another shape than β
             parametrize.register_parametrization(weight.module, "weight", subspace)
+            if beta is not None:
+                with torch.no_grad():
+                    stored_weight(weight.module).copy_(beta)
             subspaces[weight.name] = subspace
     except BaseException:
-        detach(chosen)
+        detach(chosen, before)
         raise
     return subspaces
 
 
-def detach(weights: Iterable[PrunableWeight]) -> None:
-    """Take the formula off again and leave the coefficients β, as if :func:`attach` had not been called."""
+def spatial_weights(weights: Iterable[PrunableWeight], bases: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The weights that get a basis, as they are before :func:`attach`, for :func:`detach`; nothing is copied."""
+    return {weight.name: stored_weight(weight.module).detach() for weight in weights if weight.name in bases}
+
+
+def detach(weights: Iterable[PrunableWeight], before: Mapping[str, Tensor] | None = None) -> None:
+    """Take the formula off again, as if :func:`attach` had not been called.
+
+    Args:
+        weights: what was to be attached.
+        before: the weights that got a basis (:func:`spatial_weights`); the others are their coefficients β.
+    """
     for weight in weights:
         if parametrize.is_parametrized(weight.module, "weight"):
             formula = weight.module.get_submodule("parametrizations.weight.0")
             assert isinstance(formula, Subspace)
-            formula.mask = torch.ones_like(formula.mask)
+            formula.mask, formula.basis = torch.ones_like(formula.mask), None
             _fold(weight.module)
+        if before and weight.name in before:
+            stored_weight(weight.module).data = before[weight.name]
 
 
 def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Subspace]]:
@@ -184,7 +218,8 @@ def fold(model: ModelT) -> ModelT:
     """Remove the formula and leave the weight W: ``model`` itself, plain again.
 
     Class names, ``state_dict`` keys and their order are those from before compression; parameters keep
-    their identity, so an optimizer made for the attached model goes on working.
+    their identity, so an optimizer made for the attached model goes on working (except with a basis: W has
+    another shape than β, and needs fresh momentum).
     """
     for _, module, _ in list(parametrized_weights(model)):
         _fold(module)
@@ -194,6 +229,16 @@ def fold(model: ModelT) -> ModelT:
 def _fold(module: nn.Module) -> None:
     parameters = module._parameters
     others = list(parameters)
+    if stored_weight(module).shape != module.weight.shape:
+        stored_weight(module).grad = None
+    _leave_class_of_copies(module)
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     for name in others:  # torch registered the weight last; layers have it first
         parameters[name] = parameters.pop(name)
+
+
+def _leave_class_of_copies(module: nn.Module) -> None:
+    """Give ``module`` its own parametrized class: torch removes the weight from the class, which copies share."""
+    shared = type(module)
+    namespace = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, namespace)

@@ -49,6 +49,20 @@ TABLE: dict[str, Callable[[], Method]] = {
     "dpf-block-erk": lambda: DPF(sparsity=0.8, ramp_steps=24, period=4, structure="block:1x4", distribution="erk"),
     "at_init-2:4": lambda: AtInit(sparsity=0.5, structure="2:4"),
     "at_init-cops-block": lambda: AtInit(sparsity=0.8, control="grasp", structure="block:4x1", rounds=3),
+    "dpf-interspace": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4, interspace="fine"),
+    "dpf-interspace-filters": lambda: DPF(
+        sparsity=0.5, ramp_steps=24, period=4, structure="filters", interspace="out_4", basis="onb"
+    ),
+    "gradual-interspace": lambda: Gradual(sparsity=0.9, ramp_steps=24, period=4, interspace="coarse", basis="onb"),
+    "one_shot-interspace": lambda: OneShot(sparsity=0.8, interspace="medium", basis="fitted", basis_size=6),
+    "one_shot-interspace-2:4": lambda: OneShot(sparsity=0.5, structure="2:4", interspace="in_2"),
+    "at_init-snip-interspace": lambda: AtInit(sparsity=0.8, interspace="fine", basis="random", basis_size=12),
+    "at_init-synflow-interspace": lambda: AtInit(
+        sparsity=0.8, score="synflow", rounds=10, interspace="coarse", basis="random", basis_size=5
+    ),
+    "at_init-cops-interspace": lambda: AtInit(
+        sparsity=0.8, control="grasp", alpha=0.9, interspace="coarse", basis="onb", basis_seed=3
+    ),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
@@ -84,7 +98,9 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 
 
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
-    """(units, living units) of every prunable layer of a folded model."""
+    """(units, living units) of every prunable layer: of a folded model, or of the coefficients it had."""
+    if pruner.interspace is not None:
+        return [(mask.numel(), int(mask.sum())) for mask in pruner.run.masks()]
     counts = []
     for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
         tensor = weight.module.weight

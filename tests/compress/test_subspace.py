@@ -47,7 +47,7 @@ def test_forward_is_the_formula_with_a_basis_and_frozen_values() -> None:
     beta, mask = torch.randn(4, 2, 3, 3), torch.rand(4, 2, 3, 3) > 0.5
     basis = Rotation()
     subspace = Subspace(mask, basis=basis, frozen=Frozen())
-    expected = basis(beta * mask) + 0.25 * (~mask)
+    expected = basis(beta * mask + 0.25 * (~mask))
     torch.testing.assert_close(subspace(beta), expected)
     everything = Subspace(torch.ones_like(mask), basis=basis)
     torch.testing.assert_close(everything(everything.right_inverse(beta)), beta)
@@ -132,6 +132,17 @@ def test_fold_keeps_parameter_identity_for_the_optimizer() -> None:
     parameters = {id(p) for p in model.parameters()}
     fold(model)
     assert {id(p) for p in model.parameters()} == parameters
+
+
+def test_folding_a_copy_leaves_the_model_attached() -> None:
+    model = network()
+    masked(model)
+    x = torch.randn(2, 3, 8, 8)
+    model.eval()
+    before = model(x)
+    assert torch.equal(fold(copy.deepcopy(model))(x), before)
+    assert torch.equal(model(x), before)
+    assert torch.equal(fold(model)(x), before)
 
 
 def test_fold_of_a_plain_model_changes_nothing() -> None:

@@ -50,11 +50,8 @@ def test_two_steps_equal_the_spatial_convolution(sharing: str, geometry: dict[st
     torch.testing.assert_close(two(x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("sharing", ["fine", "in_1", "in_2"])
-@pytest.mark.parametrize("groups", [2, 4])
-def test_grouped_convolutions(sharing: str, groups: int) -> None:
-    if groups == 4 and sharing == "in_2":
-        pytest.skip("a depthwise weight has one input channel")
+@pytest.mark.parametrize(("groups", "sharing"), [(2, "fine"), (2, "in_1"), (2, "in_2"), (4, "coarse"), (4, "in_1")])
+def test_grouped_convolutions(groups: int, sharing: str) -> None:
     model = attached(nn.Sequential(nn.Conv2d(4, 8, 3, groups=groups)), sharing)
     x = inputs(2, 4, 6, 6)
     expected = model(x)

@@ -4,6 +4,7 @@ Every method is one policy on one formula, W = Φ(m ⊙ β + (1 − m) ⊙ W₀)
 in a plain model again through :func:`fold`. This package knows nothing of ONNX.
 """
 
+from compress.interspace_conv import to_two_step
 from compress.prunable import PrunableWeight, prunable_weights
 from compress.sparsity import LayerSparsity, SparsityReport, sparsity_report
 from compress.subspace import Subspace, attach, dense_weights, fold
@@ -18,4 +19,5 @@ __all__ = [
     "fold",
     "prunable_weights",
     "sparsity_report",
+    "to_two_step",
 ]

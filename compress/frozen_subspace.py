@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compress.frozen import FrozenValues
-from compress.prunable import PrunableWeight
-from compress.subspace import Formula, detach
+from compress.prunable import PrunableWeight, stored_weight
+from compress.subspace import Formula, coefficients, detach, formula_of
 
 
 class FrozenSubspace(Formula):
@@ -47,14 +47,12 @@ class FrozenSubspace(Formula):
         mask[self.positions] = True
         return mask.view(self.frozen.shape)
 
-    def forward(self, beta: Tensor) -> Tensor:
-        """The weight W for the trained coefficients β, [k]; backward gathers the k gradients that they need."""
-        placed = self.dense(beta)
-        weight: Tensor = placed if self.basis is None else self.basis(placed)
-        return weight
+    def acting(self, beta: Tensor) -> Tensor:
+        """W₀ with the trained values β, [k], in their places; backward gathers the k gradients that they need."""
+        return self.dense(beta)
 
     def dense(self, beta: Tensor) -> Tensor:
-        """W₀ with the trained values in their places."""
+        """The same: all coefficients act."""
         return self.frozen.flatten().index_put((self.positions,), beta).view(self.frozen.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -92,12 +90,19 @@ def freeze(
     """
     formulas = {}
     for weight in weights:
+        before = formula_of(weight.module)
+        basis = None if before is None else before.basis
+        wanted = stored_weight(weight.module).requires_grad
+        beta = coefficients(weight.module).clone()
         detach([weight])
-        tensor = weight.module.weight
-        assert isinstance(tensor, Tensor)
+        formula = FrozenSubspace(masks[weight.name].expand(beta.shape), sources[weight.name], basis=basis).to(
+            beta.dtype
+        )
         # A fresh parameter: gradients and graphs from before are of the weight's shape, not of β's.
-        weight.module.weight = nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
-        formula = FrozenSubspace(masks[weight.name].expand(tensor.shape), sources[weight.name]).to(tensor.dtype)
+        spatial = beta if basis is None else basis(beta)
+        weight.module.weight = nn.Parameter(spatial.detach(), requires_grad=wanted)
         parametrize.register_parametrization(weight.module, "weight", formula)
+        # What the basis gives back of the spatial weight is β up to rounding, or not at all if it is overcomplete.
+        stored_weight(weight.module).data.copy_(beta.flatten()[formula.positions])
         formulas[weight.name] = formula
     return formulas

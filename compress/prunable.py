@@ -133,9 +133,11 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 def stored_weight(module: nn.Module) -> Tensor:
     """The weight as the optimizer sees it: the coefficients β where the formula is attached."""
-    weight = module.weight
+    weight = None
     if parametrize.is_parametrized(module, "weight"):
-        weight = getattr(module.get_submodule("parametrizations.weight"), "original", weight)
+        weight = getattr(module.get_submodule("parametrizations.weight"), "original", None)
+    if weight is None:  # not read before: it is computed at every access
+        weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
 

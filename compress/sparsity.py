@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compress.bases import Basis
 from compress.prunable import is_layer, stored_weight
 
 
@@ -49,7 +50,8 @@ class SparsityReport:
 def sparsity_report(model: nn.Module) -> SparsityReport:
     """Count the zeros of ``model``, attached or folded alike (an attached weight counts as it is used).
 
-    A tensor that several layers share counts once, under the name of the first.
+    A tensor that several layers share counts once, under the name of the first. Filter bases do not count, since
+    folding leaves none; what an interspace model holds is in the findings of its run (:mod:`compress.interspace`).
     """
     layers, used = [], dict[int, torch.Tensor]()
     for name, module in model.named_modules():
@@ -66,7 +68,8 @@ def sparsity_report(model: nn.Module) -> SparsityReport:
                 nonzero_parameters=int(torch.count_nonzero(weight)),
             )
         )
-    parameters = list(model.parameters())
+    bases = {id(p) for module in model.modules() if isinstance(module, Basis) for p in module.parameters()}
+    parameters = [p for p in model.parameters() if id(p) not in bases]
     return SparsityReport(
         layers=tuple(layers),
         parameters=sum(used.get(id(p), p).numel() for p in parameters),

@@ -15,6 +15,7 @@ training loop, travels in the ``state_dict``, and leaves without trace through :
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -67,16 +68,28 @@ def _limited(gradient: Tensor, mask: Tensor, filter_axis: int) -> Tensor:
 _BATCHNORM_EPS = 1e-5
 
 
-class Formula(nn.Module):
+class Formula(nn.Module, ABC):
     """The parametrization of one weight tensor, whatever its W₀.
 
     Attributes:
         mask: bool, broadcastable to the coefficients: which of them live.
         prunes: the others are zero; if not, they go on acting.
+        basis: Φ, ``None`` for the identity.
     """
 
     mask: Tensor
     prunes: bool
+    basis: nn.Module | None
+
+    def forward(self, beta: Tensor) -> Tensor:
+        """The weight W for coefficients β."""
+        acting = self.acting(beta)
+        weight: Tensor = acting if self.basis is None else self.basis(acting)
+        return weight
+
+    @abstractmethod
+    def acting(self, beta: Tensor) -> Tensor:
+        """m ⊙ β + (1 − m) ⊙ W₀, the coefficients as the network uses them."""
 
     def dense(self, beta: Tensor) -> Tensor:
         """All coefficients, those that do not live included; ``beta`` is what the optimizer holds."""
@@ -90,10 +103,11 @@ class Subspace(Formula):
     act and learn nothing, but the weight decay of the optimizer shrinks them (FreezeNet-WD, 002, section 3.4.1.2).
 
     Args:
-        mask: bool, broadcastable to the weight: all ones but for the pruned ones. A mask of shape
+        mask: bool, broadcastable to the coefficients: all ones but for the pruned ones. A mask of shape
             [out, 1, 1, 1] removes whole filters of a convolution.
         basis: module that maps masked coefficients to the spatial weight (Φ), ``None`` for the identity.
-            It must offer ``coefficients(weight)``, the inverse used when a weight is assigned.
+            It must offer ``coefficients(weight)``, the inverse used when a weight is assigned. Several formulas
+            may hold the same one (:mod:`compress.interspace`).
         straight_through: let the gradient reach every coefficient, also the masked ones.
         normalised_axis: axis of the output channels where a BatchNorm follows, so that the feedback of dead
             filters is limited; ``None`` leaves every gradient as it is.
@@ -114,8 +128,8 @@ class Subspace(Formula):
         self.straight_through = straight_through
         self.normalised_axis = normalised_axis
 
-    def forward(self, beta: Tensor) -> Tensor:
-        """The weight W for coefficients β."""
+    def acting(self, beta: Tensor) -> Tensor:
+        """m ⊙ β, or with the masked ones as they are."""
         # where, not a product: 0 * -x is -0.0 and 0 * inf is nan; a pruned weight is +0.0.
         if not self.prunes:
             live = torch.where(self.mask, beta, beta.detach())
@@ -123,8 +137,7 @@ class Subspace(Formula):
             live = _StraightThroughMask.apply(beta, self.mask, self.normalised_axis)  # type: ignore[no-untyped-call]
         else:
             live = torch.where(self.mask, beta, 0.0)
-        weight: Tensor = live if self.basis is None else self.basis(live)
-        return weight
+        return live
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The coefficients β that represent ``weight`` when nothing is masked."""
@@ -138,13 +151,17 @@ def attach(
     weights: Iterable[PrunableWeight],
     *,
     masks: Mapping[str, Tensor] | None = None,
+    bases: Mapping[str, nn.Module] | None = None,
+    coefficients: Mapping[str, Tensor] | None = None,
     straight_through: bool = False,
 ) -> dict[str, Subspace]:
     """Put the formula on the given weights and return it by weight name.
 
     Args:
         weights: what :func:`compress.prunable.prunable_weights` lists.
-        masks: start mask per weight name, bool, broadcastable to the weight; all ones where missing.
+        masks: start mask per weight name, bool, broadcastable to the coefficients; all ones where missing.
+        bases: Φ per weight name; the identity where missing.
+        coefficients: first β per weight name; those that represent the weight there is where missing.
         straight_through: see :class:`Subspace`.
 
     Raises:
@@ -156,32 +173,56 @@ def attach(
             raise ValueError(
                 f"model: {weight.name} already carries a parametrization; call fold(model) before attaching"
             )
+    before = spatial_weights(chosen, bases or {})
     subspaces: dict[str, Subspace] = {}
     try:
         for weight in chosen:
             tensor = stored_weight(weight.module)
-            mask = (masks or {}).get(weight.name, torch.ones_like(tensor, dtype=torch.bool))
+            beta = (coefficients or {}).get(weight.name)
+            mask = (masks or {}).get(weight.name)
+            basis = (bases or {}).get(weight.name)
+            if mask is None:
+                first = Subspace(torch.ones(()), basis=basis).right_inverse(tensor) if beta is None else beta
+                mask = torch.ones_like(first, dtype=torch.bool)
             subspace = Subspace(
                 mask.to(tensor.device),
+                basis=basis,
                 straight_through=straight_through,
                 normalised_axis=weight.filter_axis if weight.normalised else None,
             )
+            if basis is not None:
+                tensor.grad = None  # of another shape than β
             parametrize.register_parametrization(weight.module, "weight", subspace)
+            if beta is not None:
+                with torch.no_grad():
+                    stored_weight(weight.module).copy_(beta)
             subspaces[weight.name] = subspace
     except BaseException:
-        detach(chosen)
+        detach(chosen, before)
         raise
     return subspaces
 
 
-def detach(weights: Iterable[PrunableWeight]) -> None:
-    """Take the formula off again and leave the coefficients β, as if :func:`attach` had not been called."""
+def spatial_weights(weights: Iterable[PrunableWeight], bases: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The weights that get a basis, as they are before :func:`attach`, for :func:`detach`; nothing is copied."""
+    return {weight.name: stored_weight(weight.module).detach() for weight in weights if weight.name in bases}
+
+
+def detach(weights: Iterable[PrunableWeight], before: Mapping[str, Tensor] | None = None) -> None:
+    """Take the formula off again, as if :func:`attach` had not been called.
+
+    Args:
+        weights: what was to be attached.
+        before: the weights that got a basis (:func:`spatial_weights`); the others are their coefficients β.
+    """
     for weight in weights:
         formula = formula_of(weight.module)
         if isinstance(formula, Subspace):
-            formula.mask = torch.ones_like(formula.mask)
+            formula.mask, formula.basis = torch.ones_like(formula.mask), None
         if formula is not None:
             _fold(weight.module)
+        if before and weight.name in before:
+            stored_weight(weight.module).data = before[weight.name]
 
 
 def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Formula]]:
@@ -215,7 +256,8 @@ def fold(model: ModelT) -> ModelT:
     """Remove the formula and leave the weight W: ``model`` itself, plain again.
 
     Class names, ``state_dict`` keys and their order are those from before compression; parameters whose β was
-    of the weight's shape keep their identity, so an optimizer made for the attached model goes on working.
+    of the weight's shape keep their identity, so an optimizer made for the attached model goes on working; others,
+    with a basis or with frozen coefficients, need a new one.
     """
     for _, module, _ in list(parametrized_weights(model)):
         _fold(module)
@@ -225,10 +267,8 @@ def fold(model: ModelT) -> ModelT:
 def _fold(module: nn.Module) -> None:
     parameters = module._parameters
     others = list(parameters)
-    # A deepcopy shares the class that torch made for the original, and removing takes the weight out of the class.
-    shared = type(module)
-    module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
     shape = stored_weight(module).shape
+    _leave_class_of_copies(module)
     parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
     weight = module.weight
     assert isinstance(weight, Tensor)
@@ -236,3 +276,10 @@ def _fold(module: nn.Module) -> None:
         parameters["weight"] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
     for name in others:  # torch registered the weight last; layers have it first
         parameters[name] = parameters.pop(name)
+
+
+def _leave_class_of_copies(module: nn.Module) -> None:
+    """Give ``module`` its own parametrized class: torch removes the weight from the class, which copies share."""
+    shared = type(module)
+    namespace = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, namespace)

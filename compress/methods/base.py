@@ -20,15 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compress.bases import Initialisation
 from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
 from compress.frozen import FrozenValues
 from compress.frozen_subspace import FrozenSubspace
+from compress.interspace import Interspace, findings
 from compress.prunable import PrunableWeight, prunable_weights, stored_weight
-from compress.subspace import Formula, attach, coefficients, detach
+from compress.sharing import NAMES as SHARINGS
+from compress.subspace import Formula, attach, coefficients, detach, spatial_weights
 from compress.suggestion import did_you_mean
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+_NOTED = 0.01  # difference of sparsities
 
 
 def setting(default: Any, text: str) -> Any:
@@ -90,6 +95,13 @@ class Method(ABC):
     skip_last_linear: bool = setting(True, "keep the last linear layer dense")
     skip_depthwise: bool = setting(False, "keep depthwise convolutions dense")
     exclude: tuple[str, ...] = setting((), "patterns of layer names that stay dense, such as layer4.*")
+    interspace: str | None = setting(None, f"prune coefficients of trained filter bases, shared {SHARINGS}")
+    basis: Initialisation = setting(
+        "standard", "how filter bases begin: standard, onb, random, or fitted to the weights"
+    )
+    basis_size: int | None = setting(None, "filters in a basis; default as many as a kernel has entries")
+    basis_seed: int = setting(0, "seed of random filter bases")
+    large_kernels: bool = setting(False, "give kernels larger than 5x5 a filter basis too")
 
     _run: Run | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -116,6 +128,11 @@ class Method(ABC):
         if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
             raise ValueError(f"exclude: {self.exclude!r} is not a list of patterns; write ['layer4.*']")
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.interspace is None:
+            for key, default in (("basis", "standard"), ("basis_size", None), ("large_kernels", False)):
+                value = getattr(self, key)
+                require(value == default, key, value, "of use without a filter basis; set interspace, such as fine")
+        _ = self.filter_bases
         self.validate()
 
     # -- what a method answers ------------------------------------------------------------------------
@@ -181,8 +198,16 @@ class Method(ABC):
             skip_depthwise=self.skip_depthwise,
             exclude=self.exclude,
         )
-        masks = {w.name: self.first_mask(stored_weight(w.module), w.filter_axis) for w in selection.weights}
-        subspaces = attach(selection.weights, masks=masks, straight_through=self.straight_through)
+        space = self.filter_bases
+        bases, starts = space.start(model, selection.weights) if space else ({}, {})
+        masks = {
+            w.name: self.first_mask(starts.get(w.name, stored_weight(w.module)), w.filter_axis)
+            for w in selection.weights
+        }
+        before = spatial_weights(selection.weights, bases)
+        subspaces = attach(
+            selection.weights, masks=masks, bases=bases, coefficients=starts, straight_through=self.straight_through
+        )
         run = Run(
             model=model,
             batches=batches,
@@ -194,8 +219,12 @@ class Method(ABC):
         try:
             self._adopt(run, self.masks_at(run, 0))
         except BaseException:
-            detach(selection.weights)
+            detach(selection.weights, before)
             raise
+        if self.interspace is not None and self.basis == "random":
+            run.warnings.append(
+                f"interspace: random bases begin with random coefficients, what {len(bases)} layers had learned is gone"
+            )
         object.__setattr__(self, "_run", run)
 
     def step(self, optimizer: Optimizer | None = None) -> None:
@@ -220,6 +249,21 @@ class Method(ABC):
         if not run.finished:
             self._adopt(run, self.final_masks(run))
             run.finished = True
+            if self.interspace is not None:
+                _count(run)
+
+    @property
+    def filter_bases(self) -> Interspace | None:
+        """The filter bases that layers get, None for pruning weights themselves."""
+        if self.interspace is None:
+            return None
+        return Interspace(
+            sharing=self.interspace,
+            basis=self.basis,
+            size=self.basis_size,
+            seed=self.basis_seed,
+            large_kernels=self.large_kernels,
+        )
 
     @torch.no_grad()
     def _adopt(self, run: Run, masks: list[Tensor] | None) -> None:
@@ -285,3 +329,14 @@ class Method(ABC):
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
+
+
+def _count(run: Run) -> None:
+    found = findings(run.model, run.weights, run.subspaces)
+    run.findings |= found
+    if found["interspace_sparsity"] - found["spatial_sparsity"] > _NOTED:
+        run.warnings.append(
+            f"interspace: {found['interspace_sparsity']:.2%} of the coefficients are zero, but "
+            f"{found['spatial_sparsity']:.2%} of the folded weights; "
+            "a kernel is zero only where all its coefficients are"
+        )

@@ -18,3 +18,9 @@ def network() -> nn.Module:
         nn.ReLU(),
         nn.Linear(16, 5),
     )
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    """Whether both models hold the same bits under the same names in the same order."""
+    a, b = first.state_dict(), second.state_dict()
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)

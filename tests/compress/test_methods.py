@@ -69,6 +69,25 @@ TABLE: dict[str, Callable[[], Method]] = {
     "freezenet-cops": lambda: FreezeNet(sparsity=0.8, control="grasp", alpha=0.9, initialisation="signed_constant"),
     "freezenet-filters": lambda: FreezeNet(sparsity=0.5, score="synflow", rounds=3, structure="filters"),
     "freezenet-layer": lambda: FreezeNet(sparsity=0.8, score="random", distribution="layer"),
+    "freezenet-interspace": lambda: FreezeNet(sparsity=0.8, interspace="fine"),
+    "freezenet-wd-interspace": lambda: FreezeNet(sparsity=0.8, weight_decay=True, interspace="coarse", basis="onb"),
+    "rigl-interspace": lambda: RigL(sparsity=0.8, stop_step=30, period=4, interspace="fine"),
+    "set-interspace": lambda: SET(sparsity=0.8, stop_step=30, period=4, interspace="fine"),
+    "lottery_ticket-interspace": lambda: LotteryTicket(sparsity=0.45, round_steps=10, interspace="fine"),
+    "dpf-interspace": lambda: DPF(sparsity=0.9, ramp_steps=24, period=4, interspace="fine"),
+    "dpf-interspace-filters": lambda: DPF(
+        sparsity=0.5, ramp_steps=24, period=4, structure="filters", interspace="out_4", basis="onb"
+    ),
+    "gradual-interspace": lambda: Gradual(sparsity=0.9, ramp_steps=24, period=4, interspace="coarse", basis="onb"),
+    "one_shot-interspace": lambda: OneShot(sparsity=0.8, interspace="medium", basis="fitted", basis_size=6),
+    "one_shot-interspace-2:4": lambda: OneShot(sparsity=0.5, structure="2:4", interspace="in_2"),
+    "at_init-snip-interspace": lambda: AtInit(sparsity=0.8, interspace="fine", basis="random", basis_size=12),
+    "at_init-synflow-interspace": lambda: AtInit(
+        sparsity=0.8, score="synflow", rounds=10, interspace="coarse", basis="random", basis_size=5
+    ),
+    "at_init-cops-interspace": lambda: AtInit(
+        sparsity=0.8, control="grasp", alpha=0.9, interspace="coarse", basis="onb", basis_seed=3
+    ),
     "dpf-layer-filters": lambda: DPF(sparsity=0.5, ramp_steps=24, period=4, distribution="layer", structure="filters"),
     "set": lambda: SET(sparsity=0.8, stop_step=30, period=4),
     "rigl": lambda: RigL(sparsity=0.8, stop_step=30, period=4),
@@ -113,8 +132,9 @@ def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
 
 
 def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
-    """(units, living units) of every prunable layer of a folded model: living are trained ones where others froze."""
-    if isinstance(pruner, Dynamic):  # what grew at 0 and got no gradient since, behind a dead ReLU, is 0 still
+    """(units, living units) of every prunable layer, of a folded model or of coefficients; trained ones are living."""
+    if isinstance(pruner, Dynamic) or pruner.interspace is not None:
+        # What grew at 0 and got no gradient since, behind a dead ReLU, is 0 still; zeros of β are none of W.
         alive = [pruner.alive(pruner.run, weight) for weight in pruner.run.weights]
         return [(mask.numel(), int(mask.sum())) for mask in alive]
     counts = []

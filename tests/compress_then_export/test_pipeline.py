@@ -190,6 +190,24 @@ def test_a_cops_stage_reports_what_it_found(recipe: Path, tmp_path: Path) -> Non
     assert document["recipe"]["compress"][0]["score"] == "snip"
 
 
+def test_an_interspace_stage_reports_bases_and_the_zeros_of_the_file(recipe: Path, tmp_path: Path) -> None:
+    stages = (
+        "{method: one_shot, sparsity: 0.3, structure: filters, interspace: fine, basis: fitted, train: {epochs: 1}}, "
+        "{method: dpf, sparsity: 0.8, interspace: coarse, basis: onb, train: {epochs: 2}}"
+    )
+    quick = ["--set", f"compress=[{stages}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
+    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    found = dict(note.rsplit(" ", 1) for note in document["notes"] if note.startswith("2-dpf: "))
+    assert float(found["2-dpf: interspace_sparsity"]) == pytest.approx(0.8, abs=1e-3)
+    assert float(found["2-dpf: basis_parameters"]) == 81
+    assert float(found["2-dpf: spatial_sparsity"]) < 0.8
+    assert any("of the coefficients are zero, but" in warning for warning in document["verdict"]["warnings"])
+    assert document["compressed"]["sparsity"] < 0.8
+    assert document["compressed"]["parameters"] < document["baseline"]["parameters"]  # filters are really gone
+
+
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
@@ -238,6 +256,8 @@ def test_runtime_check_reads_the_bundle_and_refuses_a_changed_one(
         ("compress.1={method: lottery_ticket}", 2, "compress.1.round_steps: 0 is not the length of a training"),
         ("compress.1={method: lottery_ticket, rewind_step: 10, train: {epochs: 1}}", 2, "compress.1.rewind_step: 10"),
         ("compress.1={method: rigl, distribution: global}", 2, "compress.1.distribution: 'global'"),
+        ("compress.0.interspace=corse", 2, "compress.0.interspace: 'corse' is not one of"),
+        ("compress.0.interspace=in_999", 2, "compress.0.interspace: 'in_999' fits no layer"),
         ("train.device=gpu9", 2, "train.device"),
         ("train.device=meta", 2, "train.device"),
         ("train.epochs=-1", 2, "train.epochs: -1 is not"),

@@ -1,0 +1,289 @@
+"""Do the masks order as their papers say? Accuracy of every method at equal epochs, and the gradient flow at the start.
+
+    python benchmarks/masks.py --task digits --epochs 40 --seeds 3
+    python benchmarks/masks.py --task patches --epochs 10 --train-size 4000 --seeds 1
+
+All methods train the same number of epochs from the same initial weights (Xavier-normal for LeNet-5-Caffe,
+Kaiming-normal otherwise; FreezeNet draws its own by the same rule) with the thesis's optimizer: SGD with momentum, step
+schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid with the
+best mean accuracy there, as in 000, section IV. Test accuracy is that after the last epoch. Results are appended to a
+JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a table: the gradient
+norm of the trained weights before training, relative to the dense network's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compress import fold
+from compress.learning_rate import LearningRate
+from compress.methods import DPF, SET, AtInit, FreezeNet, Gradual, Method, RigL
+from compress.prunable import prunable_weights
+from compress.train import TrainSettings, accuracy, fit
+from compress_then_export.data import Dataset, open_data
+from compress_then_export.models import build, describe
+
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "digits": ("builtin:lenet5_caffe", {"source": "digits"}),
+    "patches": ("builtin:resnet20", {"source": "patches"}),
+}
+INITIALISATION = {"digits": "xavier_normal", "patches": "kaiming_uniform"}
+ALPHAS = (0.1, 0.5, 0.9, 0.99, 0.9999)
+
+
+def at_init(sparsity: float, score: str, **settings: Any) -> Method:
+    return AtInit(sparsity=sparsity, score=score, **settings)
+
+
+Factory = Callable[[float, str], Method]
+METHODS: dict[str, Factory] = {
+    "random": lambda q, _: at_init(q, "random"),
+    "magnitude": lambda q, _: at_init(q, "magnitude"),
+    "snip": lambda q, _: at_init(q, "snip"),
+    "grasp": lambda q, _: at_init(q, "grasp", per_class=10),
+    "synflow": lambda q, _: at_init(q, "synflow", rounds=100),
+    **{f"g-cops {a}": lambda q, _, a=a: at_init(q, "snip", control="grasp", alpha=a) for a in ALPHAS},
+    "freezenet": lambda q, init: FreezeNet(sparsity=q, initialisation=init),
+    "freezenet-wd": lambda q, init: FreezeNet(sparsity=q, initialisation=init, weight_decay=True),
+    "set": lambda q, _: SET(sparsity=q, skip_last_linear=False),
+    "rigl": lambda q, _: RigL(sparsity=q, skip_last_linear=False),
+    "gradual": lambda q, _: Gradual(sparsity=q, skip_last_linear=False),
+    "dpf": lambda q, _: DPF(sparsity=q, skip_last_linear=False),
+    "ip-snip": lambda q, _: at_init(q, "snip", interspace="fine"),
+    "ip-grasp": lambda q, _: at_init(q, "grasp", per_class=10, interspace="fine"),
+    "ip-set": lambda q, _: SET(sparsity=q, skip_last_linear=False, interspace="fine"),
+    "ip-gradual": lambda q, _: Gradual(sparsity=q, skip_last_linear=False, interspace="fine"),
+    "ip-dpf": lambda q, _: DPF(sparsity=q, skip_last_linear=False, interspace="fine"),
+    "ip-freezenet": lambda q, init: FreezeNet(sparsity=q, initialisation=init, interspace="fine"),
+}
+CLAIMS = (
+    ("g-cops", "snip", "000: at least"),
+    ("g-cops", "grasp", "000: at least"),
+    ("freezenet", "snip", "002, chapter 3: far above at extreme rates"),
+    ("freezenet-wd", "snip", "002, chapter 3: above at low rates"),
+    ("ip-snip", "snip", "002, chapter 5: above"),
+    ("ip-grasp", "grasp", "002, chapter 5: above"),
+    ("ip-set", "set", "002, chapter 5: above"),
+    ("ip-gradual", "gradual", "002, chapter 5: above"),
+    ("ip-dpf", "dpf", "above, if the interspace helps here too"),
+    ("ip-freezenet", "freezenet", "002, section 5.5.6: above"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every row of one table has in common, and every row of the file carries."""
+
+    task: str
+    epochs: int
+    train_size: int | None
+    lr: float
+    batch_size: int
+    weight_decay: float
+
+
+class Task:
+    """Data and networks of one seed."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self.setting, self.seed = setting, seed
+        self.source, spec = TASKS[setting.task]
+        if setting.train_size is not None:
+            spec = {**spec, "train_size": setting.train_size}
+        info = describe(self.source)
+        data = open_data(spec, input_shape=info.input_shape, fixed_size=info.fixed_size)
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed)).tolist()
+        held = len(order) // 5
+        self.data: Dataset = replace(data, train=data.train.subset(order[held:]))
+        self.validation: Dataset = replace(data, test=data.train.subset(order[:held]))
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(self.seed)
+        shape = self.data.input_shape
+        model = build(self.source, num_classes=self.data.num_classes, in_channels=shape[0])
+        for weight in prunable_weights(model, skip_last_linear=False).weights:
+            tensor = weight.module.weight
+            assert isinstance(tensor, nn.Parameter)
+            if INITIALISATION[self.setting.task] == "xavier_normal":
+                nn.init.xavier_normal_(tensor)
+            else:
+                nn.init.kaiming_uniform_(tensor, nonlinearity="relu")
+        return model
+
+    def pruner(self, name: str, sparsity: float) -> Method | None:
+        return None if name == "dense" else METHODS[name](sparsity, INITIALISATION[self.setting.task])
+
+    def run(self, name: str, sparsity: float) -> dict[str, float]:
+        """Train one network; its accuracy on the test images and on those held out."""
+        setting = self.setting
+        loader = self.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
+        schedule = LearningRate(schedule="step")
+        settings = TrainSettings(
+            epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            lr=setting.lr,
+            nesterov=False,
+            weight_decay=setting.weight_decay,
+            seed=self.seed,
+            learning_rate=schedule,
+        )
+        model, method, total = self.model(), self.pruner(name, sparsity), len(loader) * setting.epochs
+        pruner = None if method is None else method.planned(total, schedule.drops(total))
+        if pruner is not None:
+            pruner.attach(model, loader)
+        fit(model, loader, settings, pruner=pruner)
+        if pruner is not None:
+            pruner.finish()
+            fold(model)
+        return {
+            "accuracy": accuracy(model, self.data.loader("test", batch_size=500)),
+            "validation": accuracy(model, self.validation.loader("test", batch_size=500)),
+        }
+
+    def flow(self, name: str, sparsity: float) -> float:
+        """Norm of the gradient of the trained weights before training, over ten batches."""
+        model = self.model()
+        loader = self.data.loader("train", batch_size=self.setting.batch_size, seed=self.seed, augment=False)
+        pruner = self.pruner(name, sparsity)
+        if pruner is not None:
+            pruner.attach(model, loader)
+        for inputs, labels in islice(loader, 10):
+            functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        squares = 0.0
+        for module in model.modules():
+            for key, parameter in module._parameters.items():
+                # A plain layer calls it weight, one with the formula original; biases and norms are not weights.
+                if key in ("weight", "original") and parameter is not None and parameter.grad is not None:
+                    squares += float(parameter.grad.square().sum())
+        return math.sqrt(squares)
+
+
+@click.command()
+@click.option("--task", type=click.Choice(sorted(TASKS)), required=True)
+@click.option("--epochs", default=40, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option(
+    "--sparsity", "sparsities", multiple=True, type=float, default=(0.9, 0.95, 0.99, 0.998), show_default=True
+)
+@click.option("--method", "methods", multiple=True, type=click.Choice(["dense", *METHODS]))
+@click.option("--train-size", type=int, help="Use a subset of the training images.")
+@click.option("--lr", default=0.1, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--weight-decay", default=5e-4, show_default=True)
+@click.option("--threads", default=torch.get_num_threads(), show_default=True)
+@click.option("--flow", is_flag=True, help="Print the gradient flow before training and stop.")
+@click.option("--results", type=click.Path(path_type=Path), help="JSON-lines file; default out/masks-TASK.jsonl.")
+def main(
+    seeds: int,
+    sparsities: tuple[float, ...],
+    methods: tuple[str, ...],
+    threads: int,
+    flow: bool,
+    results: Path | None,
+    **common: Any,
+) -> None:
+    """Run what is missing; print the table and what became of the papers' orderings."""
+    setting = Setting(**common)
+    torch.set_num_threads(threads)
+    methods = methods or ("dense", *METHODS)
+    if flow:
+        click.echo(flow_table(setting, seeds, sparsities, methods))
+        return
+    results = results or Path("out") / f"masks-{setting.task}.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    lines = results.read_text().splitlines() if results.exists() else []
+    rows = [row for row in map(json.loads, lines) if setting.__dict__.items() <= row.items()]
+    done = {(row["seed"], row["method"], row["sparsity"]) for row in rows}
+    for seed in range(seeds):
+        task = Task(setting, seed)
+        for sparsity in sparsities:
+            for name in methods:
+                key = (seed, name, 0.0 if name == "dense" else sparsity)
+                if key in done:
+                    continue
+                started = time.perf_counter()
+                row = {**setting.__dict__, "seed": seed, "method": name, "sparsity": key[2]}
+                try:
+                    row |= task.run(name, sparsity)
+                except ValueError as error:  # a training that diverges is a result as well
+                    row |= {"accuracy": math.nan, "validation": math.nan, "error": str(error)}
+                row["seconds"] = round(time.perf_counter() - started, 1)
+                rows.append(row)
+                done.add(key)
+                with results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                click.echo(json.dumps(row), err=True)
+    click.echo(report(rows, sparsities))
+
+
+def flow_table(setting: Setting, seeds: int, sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
+    lines = [_header("gradient norm relative to dense", sparsities)]
+    dense = [Task(setting, seed).flow("dense", 0.0) for seed in range(seeds)]
+    for name in methods:
+        cells = []
+        for sparsity in sparsities:
+            ratios = [Task(setting, seed).flow(name, sparsity) / dense[seed] for seed in range(seeds)]
+            cells.append(f"{statistics.mean(ratios):.3g}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(rows: list[dict[str, Any]], sparsities: tuple[float, ...]) -> str:
+    """Mean accuracy in percent with the standard deviation over seeds, and the difference for each claim."""
+    names = list(dict.fromkeys(row["method"] for row in rows if not row["method"].startswith("g-cops")))
+    lines = [_header("method", sparsities)]
+    cells: dict[tuple[str, float], list[float]] = {}
+    for sparsity in sparsities:
+        for name in names:
+            wanted = 0.0 if name == "dense" else sparsity
+            cells[name, sparsity] = _values(rows, name, wanted, "accuracy")
+        best = max(ALPHAS, key=lambda a: _mean(_values(rows, f"g-cops {a}", sparsity, "validation")), default=None)
+        cells["g-cops", sparsity] = _values(rows, f"g-cops {best}", sparsity, "accuracy")
+    for name in (*names, "g-cops"):
+        lines.append(f"| {name} | " + " | ".join(_cell(cells[name, q]) for q in sparsities) + " |")
+    lines += ["", _header("first minus second", sparsities)]
+    for first, second, claim in CLAIMS:
+        gaps = []
+        for sparsity in sparsities:
+            pairs = zip(cells.get((first, sparsity), ()), cells.get((second, sparsity), ()), strict=False)
+            gaps.append(_cell([one - other for one, other in pairs]))
+        lines.append(f"| {first} − {second} ({claim}) | " + " | ".join(gaps) + " |")
+    return "\n".join(lines)
+
+
+def _values(rows: list[dict[str, Any]], name: str, sparsity: float, figure: str) -> list[float]:
+    found = [row for row in rows if row["method"] == name and row["sparsity"] == sparsity]
+    return [100 * row[figure] for row in sorted(found, key=lambda row: row["seed"])]
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.mean(values) if values and not any(map(math.isnan, values)) else -math.inf
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def _header(first: str, sparsities: tuple[float, ...]) -> str:
+    titles = " | ".join(f"{sparsity:.1%}" for sparsity in sparsities)
+    return f"| {first} | {titles} |\n" + "|---" * (len(sparsities) + 1) + "|"
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,8 @@ All methods train the same number of epochs from the same initial weights (Xavie
 Kaiming-normal otherwise; FreezeNet draws its own by the same rule) with the thesis's optimizer: SGD with momentum, step
 schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid with the
 best mean accuracy there, as in 000, section IV. Test accuracy is that after the last epoch. Results are appended to a
-JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a table: the gradient
-norm of the trained weights before training, relative to the dense network's.
+JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a table: the norm
+of the gradient of the trained weights before training, relative to the dense network's.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ METHODS: dict[str, Factory] = {
     **{f"g-cops {a}": lambda q, _, a=a: at_init(q, "snip", control="grasp", alpha=a) for a in ALPHAS},
     "freezenet": lambda q, init: FreezeNet(sparsity=q, initialisation=init),
     "freezenet-wd": lambda q, init: FreezeNet(sparsity=q, initialisation=init, weight_decay=True),
-    "set": lambda q, _: SET(sparsity=q, skip_last_linear=False),
-    "rigl": lambda q, _: RigL(sparsity=q, skip_last_linear=False),
-    "gradual": lambda q, _: Gradual(sparsity=q, skip_last_linear=False),
+    "set": lambda q, _: SET(sparsity=q, period=20),
+    "rigl": lambda q, _: RigL(sparsity=q, period=20),
+    "gradual": lambda q, _: Gradual(sparsity=q, period=16, skip_last_linear=False),
     "dpf": lambda q, _: DPF(sparsity=q, skip_last_linear=False),
     "ip-snip": lambda q, _: at_init(q, "snip", interspace="fine"),
     "ip-grasp": lambda q, _: at_init(q, "grasp", per_class=10, interspace="fine"),
-    "ip-set": lambda q, _: SET(sparsity=q, skip_last_linear=False, interspace="fine"),
-    "ip-gradual": lambda q, _: Gradual(sparsity=q, skip_last_linear=False, interspace="fine"),
+    "ip-set": lambda q, _: SET(sparsity=q, period=20, interspace="fine"),
+    "ip-gradual": lambda q, _: Gradual(sparsity=q, period=16, skip_last_linear=False, interspace="fine"),
     "ip-dpf": lambda q, _: DPF(sparsity=q, skip_last_linear=False, interspace="fine"),
     "ip-freezenet": lambda q, init: FreezeNet(sparsity=q, initialisation=init, interspace="fine"),
 }

@@ -1,7 +1,8 @@
 """Sizes, load time and latency of seeded files: python benchmarks/seeded.py --help
 
-Networks whose frozen weights come from one seed; which weights are trained, and their values, are random. Positions
-spread evenly over the network are the most expensive ones.
+Networks whose frozen weights come from one seed. LeNet-5-Caffe is a FreezeNet with a SNIP mask after an epoch on the
+digits, and once more with trained weights drawn evenly over the network, which are the most expensive positions; VGG-16
+has the latter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import click
@@ -22,8 +24,12 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 from torch import nn
+from torch.nn import functional
 
+from compress import fold
 from compress.frozen import FrozenValues, frozen_values
+from compress.methods import FreezeNet
+from compress_then_export.data import open_data
 from compress_then_export.models.lenet5_caffe import LeNet5Caffe
 from compress_then_export.models.vgg16 import VGG16
 from exporters.export import write_model
@@ -65,6 +71,27 @@ def freeze(model: nn.Module, share: float, distribution: str) -> tuple[int, dict
             if name.endswith("running_var"):
                 buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return int(torch.count_nonzero(trained)), frozen
+
+
+def freezenet(model: nn.Module, share: float, distribution: str) -> tuple[int, dict[str, FrozenValues]]:
+    """The same by the method itself, after one epoch on the digits."""
+    data = open_data({"source": "digits"}, input_shape=(1, 28, 28))
+    loader = data.loader("train", batch_size=100, seed=0)
+    pruner = FreezeNet(sparsity=share, seed=SEED, initialisation=distribution)
+    pruner.attach(model, loader)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, labels in loader:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        pruner.step(optimizer)
+    pruner.finish()
+    trained, frozen = int(pruner.run.findings["trained_weights"]), pruner.run.frozen
+    fold(model)
+    return trained, frozen
+
+
+FREEZE = {"SNIP": freezenet, "even": freeze}
 
 
 def write(
@@ -121,12 +148,13 @@ def sizes(folder: Path, distribution: str) -> None:
     """Print the table of LeNet-5-Caffe."""
     samples = np.random.default_rng(0).standard_normal((8, 1, 28, 28)).astype(np.float32)
     click.echo(
-        "| q | values | thesis kB | values + biases kB | positions kB | bytes each | all but graph kB "
-        "| generator B | other graph B | file kB | outputs |\n|--:|---|" + "--:|" * 8 + "---|"
+        "| mask | q | values | thesis kB | values + biases kB | positions kB | bytes each | all but graph kB "
+        "| generator B | other graph B | file kB | outputs |\n|---|--:|---|" + "--:|" * 8 + "---|"
     )
-    for share, thesis in THESIS_KB.items():
-        model = LeNet5Caffe().eval()
-        trained, frozen = freeze(model, share, distribution)
+    for mask, (share, thesis) in product(FREEZE, THESIS_KB.items()):
+        model = LeNet5Caffe()
+        trained, frozen = FREEZE[mask](model, share, distribution)
+        model.eval()
         graph = build_graph(model, torch.zeros(2, 1, 28, 28))
         write(model, graph, None, folder / "dense.onnx")
         for values in ("float32", "float16"):
@@ -136,6 +164,7 @@ def sizes(folder: Path, distribution: str) -> None:
             stored = found["values"] + found["biases"]
             same = np.array_equal(outputs(path, samples), outputs(folder / "dense.onnx", samples))
             cells = [
+                mask,
                 f"{share:g}",
                 values,
                 f"{thesis}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -54,8 +56,30 @@ def of_classes(batches: Iterable[Batch], classes: Collection[int]) -> Iterator[B
             yield inputs[chosen], targets[chosen]
 
 
+@contextmanager
+def undisturbed(batches: Iterable[Batch]) -> Iterator[None]:
+    """Leave the random states that a shuffling loader draws its order from as they are: torch's, and its own.
+
+    Raises:
+        ValueError: a loader whose worker processes serve one pass at a time, so that a second one cuts the first short.
+    """
+    if getattr(batches, "persistent_workers", False):
+        raise ValueError(
+            "batches: a loader with persistent_workers can be gone through by one reader at a time; "
+            "give a second loader of the same data"
+        )
+    generator = getattr(batches, "generator", None)
+    state = generator.get_state() if isinstance(generator, torch.Generator) else None
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            if isinstance(generator, torch.Generator) and state is not None:
+                generator.set_state(state)
+
+
 class Cycle:
-    """Batches one at a time, from the beginning again after the last; the random state is left alone.
+    """Batches one at a time, from the beginning again after the last; random states are left alone.
 
     Attributes:
         taken: batches given so far, which :meth:`skip` takes to go on in the same place.
@@ -72,7 +96,7 @@ class Cycle:
         Raises:
             ValueError: there is none, or none is left of an iterator that can be gone through only once.
         """
-        with torch.random.fork_rng(devices=[]):  # a shuffling DataLoader draws its order from the global state
+        with undisturbed(self._batches):
             batch = next(self._open, None)
             if batch is None:
                 self._open = iter(self._batches)
@@ -84,6 +108,11 @@ class Cycle:
             )
         self.taken += 1
         return batch
+
+    def check(self) -> None:
+        """Raise what the first :meth:`take` would raise; the batch that is read is given there."""
+        first = self.take()
+        self.taken, self._open = 0, chain([first], self._open)
 
     def skip(self, count: int) -> None:
         """Pass over ``count`` batches."""

@@ -192,7 +192,7 @@ class Neighbours(Structure):
             raise ValueError("scores: some are NaN; the weights or gradients they come from are not finite")
         size = moved.shape[-1]
         # Below every score, even of what was cut before, so that padding is never chosen before a weight.
-        padded = functional.pad(moved.float(), (0, -size % self.of), value=-torch.inf)
+        padded = functional.pad(moved, (0, -size % self.of), value=-torch.inf)
         groups: Tensor = padded.unflatten(-1, (-1, self.of))  # type: ignore[no-untyped-call]
         order = groups.argsort(dim=-1, descending=True, stable=True)
         mask = torch.zeros_like(groups, dtype=torch.bool)

@@ -109,6 +109,8 @@ class Method(ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     straight_through: ClassVar[bool] = False
+    state_keys: ClassVar[tuple[str, ...]] = ()
+    """What the method's own ``state_dict`` holds beside that of all."""
 
     def __new__(cls, *values: object, **settings: Any) -> Self:
         """Refuse an unknown setting, with a suggestion; ``__init__`` would say it in Python's words."""
@@ -317,14 +319,14 @@ class Method(ABC):
         """
         if state.get("method") != self.name:
             raise ValueError(f"state: it was saved by {state.get('method')!r}, this is {self.name!r}")
-        missing = {"dynamics", "step", "finished", "settings"} - state.keys()
+        missing = {"dynamics", "step", "finished", "settings", *self.state_keys} - state.keys()
         if missing:
             raise ValueError(f"state: {sorted(missing)[0]!r} is missing; it is damaged or of another version")
+        defaults = {field.name: repr(field.default) for field in fields(self)}  # of settings younger than the state
         for key, value in self._described().items():
-            if state["settings"].get(key) != value:
-                raise ValueError(
-                    f"state: it was saved with {key}={state['settings'].get(key)}, this method has {value}"
-                )
+            saved = state["settings"].get(key, defaults[key])
+            if saved != value:
+                raise ValueError(f"state: it was saved with {key}={saved}, this method has {value}")
         run = self.run
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])

@@ -14,7 +14,7 @@ from compress.budget import DISTRIBUTIONS, Distribution, check_minimum
 from compress.checks import require, require_whole
 from compress.methods.base import Method, Run, setting
 from compress.prunable import PrunableWeight
-from compress.structures import NAMES, Filters, Structure, structure_called
+from compress.structures import NAMES, Filters, Neighbours, Structure, structure_called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,10 @@ class Budgeted(Method):
         if self.minimum_units is not None:
             require_whole("minimum_units", self.minimum_units, 0)
         self.validate_choice()
+        if isinstance(self.units, Neighbours):
+            fixed = f"{{}} with structure {self.structure}, which keeps as many of every group; leave it out".format
+            require(self.distribution == "global", "distribution", self.distribution, fixed("possible"))
+            require(not self.minimum_units, "minimum_units", self.minimum_units, fixed("possible"))
 
     @abstractmethod
     def validate_choice(self) -> None:
@@ -70,7 +74,8 @@ class Budgeted(Method):
     def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
         """All units alive."""
         ones = torch.ones_like(coefficients, dtype=torch.bool)
-        return self.units.mask(self.units.units(ones, filter_axis), ones.shape, filter_axis)
+        # A copy: a view of one entry a filter would keep, and save, a byte for every weight.
+        return self.units.mask(self.units.units(ones, filter_axis).clone(), ones.shape, filter_axis)
 
     def alive(self, run: Run, weight: PrunableWeight) -> Tensor:
         """Which units of one weight live now."""

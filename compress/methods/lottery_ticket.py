@@ -39,6 +39,8 @@ class LotteryTicket(Ranked):
     round_fraction: float = setting(0.2, "share of the living units that each pruning cuts, in (0, 1)")
     round_steps: int | None = setting(None, "optimizer steps of one training; default: those of the stage")
 
+    state_keys: ClassVar[tuple[str, ...]] = ("start",)
+
     _start: dict[str, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "lottery_ticket"
@@ -145,8 +147,8 @@ class LotteryTicket(Ranked):
     def final_masks(self, run: Run) -> list[Tensor] | None:
         """As for every ranked method; says so if the ticket itself was not fully trained."""
         masks = super().final_masks(run)
-        trained = run.step - self.prunings * self.known_round
-        if masks is None and trained < self.known_round:
+        trained = max(0, run.step - self.prunings * self.known_round)
+        if run.step >= self.known_round and trained < self.known_round:
             run.warnings.append(
                 f"{self.name}: the ticket was trained for {trained} of {self.known_round} steps; "
                 f"go on up to {self.trainings} trainings"

@@ -19,9 +19,9 @@ class RigL(Dynamic):
     """Swap the smallest weights for those of largest |∂L/∂W|, dead ones included (Evci et al. 2020, Algorithm 1).
 
     Algorithm 1 makes no gradient step where the mask moves: the batch of that step serves the mask. Here ``step``
-    comes after the optimizer's own, so the update takes one batch more, the next of ``batches`` (which start anew when
-    they end), and makes no weight step on it. The sequence is the same: steps on batches, a batch for the mask, steps
-    on batches. The dense gradient is that of the mean cross-entropy in train mode, taken on a copy of the model.
+    comes after the optimizer's own, so the update takes one batch more and makes no weight step on it: the next in a
+    pass of its own over ``batches``, which begins anew when they end. The dense gradient is that of the mean
+    cross-entropy in train mode, taken on a copy of the model.
 
     ``batches`` should come in the same order whenever they are gone through, or resuming cannot give the same bits.
     """
@@ -30,13 +30,14 @@ class RigL(Dynamic):
 
     name: ClassVar[str] = "rigl"
     summary: ClassVar[str] = "train sparse from the start; the smallest weights give way to those the gradient asks for"
+    state_keys: ClassVar[tuple[str, ...]] = ("batches_taken",)
     paper: ClassVar[str] = "Evci et al. 2020, Rigging the lottery: making all tickets winners"
 
     def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
         """As for every dynamic method; on attach also see that there is data."""
         if step == 0:
-            Cycle(run.batches).take()
             object.__setattr__(self, "_cycle", Cycle(run.batches))
+            self._batches.check()
         return super().masks_at(run, step)
 
     def growth(self, run: Run) -> Sequence[Tensor]:

@@ -16,7 +16,7 @@ from compress.checks import require, require_whole
 from compress.cops import cops
 from compress.methods.base import Run, setting
 from compress.methods.budgeted import Budgeted
-from compress.sampling import Batch, class_balanced, of_classes
+from compress.sampling import Batch, class_balanced, of_classes, undisturbed
 from compress.scores import SCORES, score_called
 from compress.suggestion import did_you_mean
 
@@ -101,6 +101,10 @@ class ScoredOnce(Budgeted):
         ]
 
     def _samples(self, run: Run) -> list[Batch]:
+        with undisturbed(run.batches):
+            return self._read(run)
+
+    def _read(self, run: Run) -> list[Batch]:
         batches = run.batches if self.classes is None else of_classes(run.batches, self.classes)
         if self.per_class is None:
             return list(islice(batches, self.score_batches))

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -9,13 +10,15 @@ import pytest
 import torch
 from method_checks import network
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from compress import prunable_weights
 from compress.budget import keep_count
 from compress.erk import erk_counts
-from compress.methods import SET, RigL
+from compress.methods import SET, AtInit, Method, RigL
 from compress.methods.dynamic import Dynamic
 from compress.prunable import stored_weight
+from compress.sampling import Cycle
 from compress.schedules import cosine
 
 Batch = tuple[Tensor, Tensor]
@@ -270,6 +273,7 @@ def test_batches_that_end_for_good_are_an_error_and_loaders_leave_the_random_sta
     model, pruner = network(), RigL(stop_step=10, period=1)
     pruner.attach(model, (batch for batch in data(2)))
     pruner.step()
+    pruner.step()
     with pytest.raises(ValueError, match=r"batches: .* none are left"):
         pruner.step()
     samples = [(inputs[0], targets[0]) for inputs, targets in data(16)]
@@ -311,3 +315,34 @@ def test_an_open_stop_is_an_error_on_attach() -> None:
     with pytest.raises(ValueError, match="stop_step: not set"):
         SET().attach(model)
     assert list(model.state_dict()) == list(network().state_dict())
+
+
+def loader(**settings: Any) -> DataLoader[Any]:
+    data = TensorDataset(torch.randn(16, 3, 8, 8), torch.randint(0, 5, (16,)))
+    return DataLoader(data, batch_size=4, **settings)
+
+
+@pytest.mark.parametrize("make", [lambda: AtInit(sparsity=0.5), lambda: RigL(sparsity=0.5, stop_step=10, period=2)])
+def test_a_loader_is_read_without_a_trace_in_its_own_or_the_global_random_state(make: Callable[[], Method]) -> None:
+    own = torch.Generator().manual_seed(0)
+    for batches in (loader(shuffle=True), loader(shuffle=True, generator=own)):
+        model, pruner = network(), make()
+        before, state = torch.get_rng_state(), own.get_state()
+        pruner.attach(model, batches)
+        for _ in range(5):
+            pruner.step()
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(own.get_state(), state)
+
+
+def test_a_loader_that_serves_one_reader_at_a_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="batches: a loader with persistent_workers"):
+        RigL(sparsity=0.5, stop_step=10).attach(network(), loader(num_workers=1, persistent_workers=True))
+
+
+def test_the_batch_that_is_read_to_see_whether_there_is_one_is_not_lost() -> None:
+    batches = [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1])) for _ in range(3)]
+    cycle = Cycle(iter(batches))
+    cycle.check()
+    assert cycle.taken == 0
+    assert all(cycle.take()[0] is inputs for inputs, _ in batches)

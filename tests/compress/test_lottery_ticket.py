@@ -163,7 +163,12 @@ def test_our_loop_tells_every_step_also_where_rounds_end_within_an_epoch() -> No
 
 @pytest.mark.parametrize(
     ("steps", "message"),
-    [(7, "cut from 0.1999 to 0.5000 at once"), (20, "trained for 0 of 5 steps"), (22, "trained for 2 of 5 steps")],
+    [
+        (7, "cut from 0.1999 to 0.5000 at once"),
+        (10, "trained for 0 of 5 steps"),
+        (20, "trained for 0 of 5 steps"),
+        (22, "trained for 2 of 5 steps"),
+    ],
 )
 def test_trainings_that_are_missing_are_a_warning_and_the_budget_is_met(steps: int, message: str) -> None:
     model, pruner = network(), LotteryTicket(sparsity=0.5, round_steps=5)
@@ -175,7 +180,7 @@ def test_trainings_that_are_missing_are_a_warning_and_the_budget_is_met(steps: i
     trained = state(model)
     pruner.finish()
     assert_same(state(model), trained)
-    assert message in pruner.run.warnings[0]
+    assert any(message in warning for warning in pruner.run.warnings)
     total = sum(mask.numel() for mask in pruner.run.masks())
     assert sum(int(mask.sum()) for mask in pruner.run.masks()) == keep_count(total, 0.5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from method_checks import network
 
-from compress.methods import DPF, OneShot, create
+from compress.methods import DPF, OneShot, RigL, create
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,12 @@ from compress.methods import DPF, OneShot, create
         ("one_shot", {"structure": "4:2"}, "structure: '4:2'"),
         ("one_shot", {"structure": "block:0x4"}, "structure: 'block:0x4'"),
         ("one_shot", {"structure": "2:4"}, "sparsity: 0.9 cannot be reached, structure 2:4 ends at sparsity 0.5"),
+        ("one_shot", {"structure": "2:4", "sparsity": 0.5, "minimum_units": 9}, "minimum_units: 9 is not possible"),
+        (
+            "one_shot",
+            {"structure": "2:4", "sparsity": 0.5, "distribution": "erk"},
+            "distribution: 'erk' is not possible",
+        ),
         ("one_shot", {"distribution": "local"}, "distribution: 'local'"),
         ("one_shot", {"minimum_units": -1}, "minimum_units: -1"),
         ("one_shot", {"exclude": "layer4"}, "exclude: 'layer4' is not a list"),
@@ -90,3 +96,23 @@ def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:
         OneShot(sparsity=0.95, structure="filters", minimum_units=3).attach(model)
     assert list(before) == list(model.state_dict())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_state_that_lacks_what_the_method_saves_is_refused_before_anything_is_restored() -> None:
+    pruner = RigL(sparsity=0.5, stop_step=10)
+    pruner.attach(network(), [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))])
+    pruner.step()
+    state = pruner.state_dict()
+    del state["batches_taken"]
+    pruner.step()
+    with pytest.raises(ValueError, match="state: 'batches_taken' is missing"):
+        pruner.load_state_dict(state)
+    assert pruner.run.step == 2
+
+
+def test_a_setting_younger_than_the_state_counts_as_its_default() -> None:
+    pruner = OneShot(sparsity=0.5)
+    pruner.attach(network())
+    state = pruner.state_dict()
+    del state["settings"]["interspace"]
+    pruner.load_state_dict(state)

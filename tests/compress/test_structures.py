@@ -55,6 +55,21 @@ def test_n_of_m_ties_go_to_the_lower_index_and_nan_is_refused() -> None:
         structure.choose([ones * torch.nan], shapes, axes, sparsity=0.5, distribution="global", minimum=0)
 
 
+def test_n_of_m_tells_float64_scores_apart_that_float32_cannot_hold() -> None:
+    score = torch.tensor([[1e39, 1e42, 1e40, 1e41]], dtype=torch.float64)
+    (mask,) = Neighbours(keep=2, of=4).choose(
+        [score], [score.shape], [0], sparsity=0.5, distribution="global", minimum=0
+    )
+    assert mask.tolist() == [[False, True, False, True]]
+
+
+def test_a_filter_mask_takes_a_byte_a_filter() -> None:
+    model = nn.Sequential(nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 3))
+    pruner = OneShot(sparsity=0.5, structure="filters")
+    pruner.attach(model)
+    assert [mask.untyped_storage().nbytes() for mask in pruner.run.masks()] == [32, 32]
+
+
 def test_n_of_m_that_fits_no_layer_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4))
     with pytest.raises(ValueError, match="structure: 2:4 fits no layer"):

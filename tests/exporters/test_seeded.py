@@ -187,6 +187,32 @@ def test_names_of_the_graph_are_avoided(tmp_path: Path, run) -> None:  # type: i
     np.testing.assert_allclose(run(tmp_path / "net.onnx", samples), samples @ frozen.array(), rtol=1e-5, atol=1e-6)
 
 
+class Unread(nn.Module):
+    """A linear layer with an input that it does not read, called as the generator calls its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 100)
+
+    def forward(self, image: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.fc(image))
+
+
+@pytest.mark.parametrize("encoding", ["auto", "seeded"])
+def test_inputs_that_nothing_reads_are_avoided_too(tmp_path: Path, encoding: str) -> None:
+    model = Unread()
+    frozen = frozen_values(1, {"fc.weight": model.fc.weight})["fc.weight"]
+    with torch.no_grad():
+        model.fc.weight.copy_(frozen.tensor())
+    samples = (torch.zeros(2, 64), torch.zeros(2, 1))
+    seeds = {"fc.weight": frozen.to_json()}
+    report = export(model, samples, tmp_path / "net.onnx", encoding=encoding, seeds=seeds)
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert [item.encoding for item in report.tensors if item.name == "fc.weight"] == ["seeded"]
+    assert "y" in [value.name for value in graph.input]
+    assert "y" not in [name for node in graph.node for name in node.output]
+
+
 @pytest.mark.parametrize("distribution", BITS)
 def test_both_rooms_have_the_same_numbers(distribution: str) -> None:
     for stream, size in ((0, 1), (7, 6143), (8191, 900_001)):

@@ -85,9 +85,9 @@ def _seed(name: str, record: Mapping[str, Any]) -> Seed:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end:
             raise ExportError(f"seeds: {field} {value!r} of {name!r} is not a whole number below {end}")
     scale, distribution, shape = record["scale"], record["distribution"], record["shape"]
-    if not isinstance(shape, list | tuple):
+    if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
         raise ExportError(f"seeds: shape {shape!r} of {name!r} is not a list of whole numbers")
-    if distribution not in BITS:
+    if not isinstance(distribution, str) or distribution not in BITS:
         raise ExportError(f"seeds: distribution {distribution!r} of {name!r} is not one of {', '.join(BITS)}")
     if not isinstance(scale, float) or not 0 < scale < np.inf or float(np.float32(scale)) != scale:
         raise ExportError(f"seeds: scale {scale!r} of {name!r} is not a positive float32 number")

@@ -259,6 +259,16 @@ def test_the_factor_of_a_channel_is_found_to_the_last_bit() -> None:
     assert folded_factor(weights, weights * np.float32(0)) is None
 
 
+def test_parameters_of_another_type_take_another_encoding(tmp_path: Path) -> None:
+    layer = nn.Linear(64, 100)
+    frozen = frozen_values(1, {"weight": layer.weight})["weight"]
+    for kind in (torch.bfloat16, torch.float16, torch.float64):
+        report = export(
+            layer.to(kind), torch.zeros(2, 64, dtype=kind), tmp_path / "net.onnx", seeds={"weight": frozen.to_json()}
+        )
+        assert "seeded" not in [item.encoding for item in report.tensors]
+
+
 def errors() -> list[tuple[dict[str, Any], str]]:
     _, seeds = frozen_net()
     name = "hidden.weight"
@@ -273,12 +283,17 @@ def errors() -> list[tuple[dict[str, Any], str]]:
         ({"seeds": {"hiden.weight": record}}, r"seeds: the model has no parameter 'hiden.weight'; did you mean 'hidd"),
         (changed(shape=[32, 100]), r"seeds: 'hidden.weight' was frozen with shape \[32, 100\] but has \[100, 32\]"),
         (changed(shape="big"), "seeds: shape 'big'"),
+        (
+            changed(shape=[100.0, 32.0]),
+            r"seeds: shape \[100.0, 32.0\] of 'hidden.weight' is not a list of whole numbers",
+        ),
         (changed(seed=-1), "seeds: seed -1"),
         (changed(seed=True), "seeds: seed True"),
         (changed(stream=8192), "seeds: stream 8192"),
         (changed(scale=0.1), "seeds: scale 0.1"),
         (changed(scale=None), "seeds: scale None"),
         (changed(distribution="normal"), "seeds: distribution 'normal'"),
+        (changed(distribution=["x"]), r"seeds: distribution \['x'\] of 'hidden.weight' is not one of"),
         (changed(seed=1), "seeds: all parameters of a file need the same seed"),
         ({"seeds": {name: {"seed": 1}}}, "seeds: the record of 'hidden.weight' lacks distribution"),
         ({"seeds": {name: 5}}, "seeds: the record of 'hidden.weight' is no mapping"),

@@ -21,7 +21,7 @@ from exporters.encodings.gap import scatter, shared_shape
 from exporters.encodings.gapcodes import best_codes
 from exporters.encodings.gapdecode import placed_values
 from exporters.encodings.generator import Generator
-from exporters.encodings.parts import bytes_of, constant_integers
+from exporters.encodings.parts import bytes_of, constant_integers, plain_node
 from exporters.encodings.protocol import Decoded, Encoded, GraphView, Shared
 from exporters.encodings.recovery import Recovered, recover
 from exporters.encodings.values import Stored, rounded
@@ -99,8 +99,8 @@ class Seeded:
         reshape = graph.node(product.input[0] if product is not None else name, "Reshape")
         if reshape is None:
             return None
-        written = graph.node(reshape.input[0], "ScatterElements")
-        gather = graph.node(written.input[0] if written is not None else reshape.input[0], "Gather")
+        written = plain_node(graph, reshape.input[0], "ScatterElements")
+        gather = plain_node(graph, written.input[0] if written is not None else reshape.input[0], "Gather")
         scaled = graph.node(gather.input[0], "Mul") if gather is not None else None
         shape = constant_integers(graph, reshape.input[1])
         if gather is None or scaled is None or shape is None:

@@ -106,3 +106,17 @@ def test_no_values_at_no_positions_are_damage(small: ModelProto) -> None:
     empty = {"/0/c": np.zeros(0, np.uint8), "/0/v": np.zeros(0, np.float32)}
     with pytest.raises(ValueError, match="'weight': its trained values have no positions"):
         inspect_model(replaced(small, empty), size_bytes=1)
+
+
+@pytest.mark.parametrize("operator", ["ScatterElements", "Gather"])
+def test_attributes_that_change_the_values_are_none_of_ours(small: ModelProto, operator: str) -> None:
+    attributes = {"ScatterElements": {"reduction": "add"}, "Gather": {"axis": 0}}
+    nodes = [index for index, node in enumerate(small.graph.node) if node.op_type == operator]
+    assert nodes
+    for index in nodes:
+        changed = copy.deepcopy(small)
+        changed.graph.node[index].ClearField("attribute")
+        for name, value in attributes[operator].items():
+            changed.graph.node[index].attribute.append(helper.make_attribute(name, value))
+        if changed != small:  # the codes' own scatter adds in any case
+            assert decode(GraphView(changed.graph), "weight") is None, changed.graph.node[index].output

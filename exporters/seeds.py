@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.cleaning import flushed
-from exporters.encodings.generator import BITS, PREFIXES, STREAMS, Source, generate, indices, unit_values
+from exporters.encodings.generator import BITS, LARGEST, PREFIXES, STREAMS, Source, generate, indices, unit_values
 from exporters.encodings.seeded import Frozen, Seeded
 from exporters.errors import ExportError
 
 _LOG = logging.getLogger(__name__)
-
-LARGEST = 2**26
-"""The most weights that one file regenerates: a runtime takes about 150 bytes for each while it loads the file."""
 
 # With fewer weights at their frozen value than this the other encodings are as small.
 _LEAST_SHARE = 1 / 16

@@ -116,19 +116,13 @@ def placed_values(
 
 def _add_extra(graph: GraphView, adding: NodeProto, steps: NDArray[np.int64], parts: set[str]) -> bool:
     """Add the units of long distances to ``steps``; False when the nodes are not ours."""
-    attributes = [(item.name, item.s) for item in adding.attribute]
+    if [(item.name, item.s) for item in adding.attribute] != [("reduction", b"add")]:
+        return False
     target, choice = graph.node(adding.input[1], "CumSum"), graph.node(adding.input[2], "Where")
     less = graph.node(choice.input[0], "Less") if choice is not None else None
     cast = graph.node(target.input[0], "Cast") if target is not None else None
     codes = _codes(graph, cast.input[0]) if cast is not None else None
-    if (
-        attributes != [("reduction", b"add")]
-        or target is None
-        or choice is None
-        or less is None
-        or cast is None
-        or codes is None
-    ):
+    if target is None or choice is None or less is None or cast is None or codes is None:
         return False
     numbers = [constant_integers(graph, name) for name in (less.input[1], choice.input[1], choice.input[2])]
     skip, unit, nothing = (number[0] if number and len(number) == 1 else -1 for number in numbers)

@@ -9,15 +9,19 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import nn
 
-from compress.frozen import frozen_values
+from compress.frozen import FrozenValues, frozen_values
+from exporters.encodings import recovery
+from exporters.encodings.gap import shared_shape
+from exporters.encodings.generator import Source, generate
 from exporters.encodings.protocol import GraphView
 from exporters.encodings.registry import decode
 from exporters.export import write_model
 from exporters.graph import build_graph
 from exporters.inspection import inspect_model
+from exporters.seeds import LARGEST
 from exporters.tensors import array_tensor
 
 
@@ -120,3 +124,49 @@ def test_attributes_that_change_the_values_are_none_of_ours(small: ModelProto, o
             changed.graph.node[index].attribute.append(helper.make_attribute(name, value))
         if changed != small:  # the codes' own scatter adds in any case
             assert decode(GraphView(changed.graph), "weight") is None, changed.graph.node[index].output
+
+
+def generated(sources: list[Source]) -> ModelProto:
+    """Tensors t0, t1, ... of ±1 without trained values."""
+    generator = generate(5, "signed_constant", sources, prefix="")
+    parts = dict(generator.parts)
+    parts["/k"] = array_tensor("/k", np.asarray(1, np.float32))
+    nodes = [helper.make_node("Mul", [generator.table, "/k"], ["/b"])]
+    for index, (chosen, source) in enumerate(zip(generator.indices, sources, strict=True)):
+        nodes.append(helper.make_node("Gather", ["/b", chosen], [f"/{index}/g"]))
+        nodes.append(helper.make_node("Reshape", [f"/{index}/g", shared_shape([source.size], parts)], [f"t{index}"]))
+    nodes = [*(part for part in parts.values() if isinstance(part, NodeProto)), *nodes]
+    constants = [part for part in parts.values() if isinstance(part, TensorProto)]
+    return helper.make_model(helper.make_graph(nodes, "g", [], [], constants))
+
+
+def test_a_generator_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: object, **options: object) -> object:
+        calls.append(args)
+        return generate(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recovery, "generate", counted)
+    sources = [Source(stream=stream, size=6144) for stream in (3, 1, 4, 0, 5)]
+    view = GraphView(generated(sources).graph)
+    found = [decode(view, f"t{index}") for index in range(len(sources))]
+    assert len(calls) <= 3  # one for each distribution
+    assert len({id(item.shared) for item in found if item is not None}) == 1
+    for item, source in zip(found, sources, strict=True):
+        assert item is not None
+        np.testing.assert_array_equal(
+            item.dense(),
+            FrozenValues(
+                seed=5, stream=source.stream, distribution="signed_constant", scale=1.0, shape=(source.size,)
+            ).array(),
+        )
+
+
+def test_more_weights_than_a_file_regenerates_are_refused() -> None:
+    half = LARGEST // 2
+    most = generated([Source(stream=0, size=half), Source(stream=1, size=half)])
+    assert inspect_model(most, size_bytes=1).parameters == LARGEST
+    more = generated([Source(stream=0, size=half), Source(stream=1, size=half + 1)])
+    with pytest.raises(ValueError, match="regenerates 67108865 weights, more than 67108864"):
+        inspect_model(more, size_bytes=1)

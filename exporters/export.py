@@ -75,7 +75,7 @@ def export(
     _check_needed(encoding, seeds)
     check_seeds(seeds, {name: tuple(parameter.shape) for name, parameter in named.items()})
     proto = build_graph(model, example_inputs, dynamic_batch=dynamic_batch)
-    parameters = {name: named[name].detach().cpu().numpy() for name in seeds or {}}
+    parameters = {name: named[name].detach().float().cpu().numpy() for name in seeds or {}}
     return write_model(
         proto, path, encoding=encoding, values=values, metadata=metadata, seeds=seeds, parameters=parameters
     )

@@ -175,8 +175,10 @@ def _constant_tensors(model: ModelProto) -> dict[str, Decoded]:
     names += [name for name in weights if view.node(name, "ConstantOfShape") is not None]
     decoded = {name: tensor for name in names if (tensor := decode(view, name)) is not None}
     inner = {part for name, tensor in decoded.items() for part in tensor.parts if part != name}
-    shared = {part for tensor in decoded.values() for part in tensor.shared}
-    return {name: tensor for name, tensor in decoded.items() if name not in inner | shared}
+    # All tensors of a generator have one set of its names; a union of each of them would be quadratic.
+    shared: frozenset[str] = frozenset().union(*{tensor.shared for tensor in decoded.values()})
+    hidden = inner | shared
+    return {name: tensor for name, tensor in decoded.items() if name not in hidden}
 
 
 def _with_transposed(model: ModelProto, tensors: dict[str, Decoded]) -> dict[str, Decoded]:

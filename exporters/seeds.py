@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.cleaning import flushed
-from exporters.encodings.generator import BITS, PREFIXES, STREAMS, Source, generate, indices, unit_values
+from exporters.encodings.generator import BITS, LARGEST, PREFIXES, STREAMS, Source, generate, indices, unit_values
 from exporters.encodings.seeded import Frozen, Seeded
 from exporters.errors import ExportError
 
 _LOG = logging.getLogger(__name__)
-
-LARGEST = 2**26
-"""The most weights that one file regenerates: a runtime takes about 150 bytes for each while it loads the file."""
 
 # With fewer weights at their frozen value than this the other encodings are as small.
 _LEAST_SHARE = 1 / 16
@@ -85,9 +82,9 @@ def _seed(name: str, record: Mapping[str, Any]) -> Seed:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < end:
             raise ExportError(f"seeds: {field} {value!r} of {name!r} is not a whole number below {end}")
     scale, distribution, shape = record["scale"], record["distribution"], record["shape"]
-    if not isinstance(shape, list | tuple):
+    if not isinstance(shape, list | tuple) or not all(type(size) is int for size in shape):
         raise ExportError(f"seeds: shape {shape!r} of {name!r} is not a list of whole numbers")
-    if distribution not in BITS:
+    if not isinstance(distribution, str) or distribution not in BITS:
         raise ExportError(f"seeds: distribution {distribution!r} of {name!r} is not one of {', '.join(BITS)}")
     if not isinstance(scale, float) or not 0 < scale < np.inf or float(np.float32(scale)) != scale:
         raise ExportError(f"seeds: scale {scale!r} of {name!r} is not a positive float32 number")

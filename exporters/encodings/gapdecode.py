@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from exporters.encodings.gapcodes import CODE_TYPES
-from exporters.encodings.parts import bytes_of, constant_integers, integer_attribute
+from exporters.encodings.parts import bytes_of, constant_integers, integer_attribute, plain_node
 from exporters.encodings.protocol import Decoded, GraphView
 from exporters.encodings.split import load_split
 from exporters.encodings.values import Loaded, load
@@ -39,7 +39,7 @@ def decode_gap(graph: GraphView, name: str, *, encoding: str, split: bool) -> De
     transpose = graph.node(name, "Transpose")
     reshaped = transpose.input[0] if transpose is not None else name
     reshape = graph.node(reshaped, "Reshape")
-    scatter = graph.node(reshape.input[0], "ScatterElements") if reshape is not None else None
+    scatter = plain_node(graph, reshape.input[0], "ScatterElements") if reshape is not None else None
     if reshape is None or scatter is None:
         return None
     shape = constant_integers(graph, reshape.input[1])
@@ -69,8 +69,8 @@ def decode_gap(graph: GraphView, name: str, *, encoding: str, split: bool) -> De
 
 
 def _decode_zeros(graph: GraphView, name: str, encoding: str) -> Decoded | None:
-    node = graph.node(name, "ConstantOfShape")
-    if node is None or node.attribute or (shape := constant_integers(graph, node.input[0])) is None:
+    node = plain_node(graph, name, "ConstantOfShape")
+    if node is None or (shape := constant_integers(graph, node.input[0])) is None:
         return None
     if min(shape, default=0) < 0:
         raise ValueError(f"tensor {name!r} has a negative dimension: {list(shape)}")
@@ -86,8 +86,8 @@ def _decode_zeros(graph: GraphView, name: str, encoding: str) -> Decoded | None:
 
 
 def _zeros_size(graph: GraphView, name: str) -> int | None:
-    node = graph.node(name, "ConstantOfShape")
-    size = constant_integers(graph, node.input[0]) if node is not None and not node.attribute else None
+    node = plain_node(graph, name, "ConstantOfShape")
+    size = constant_integers(graph, node.input[0]) if node is not None else None
     return size[0] if size is not None and len(size) == 1 else None
 
 
@@ -116,12 +116,13 @@ def placed_values(
 
 def _add_extra(graph: GraphView, adding: NodeProto, steps: NDArray[np.int64], parts: set[str]) -> bool:
     """Add the units of long distances to ``steps``; False when the nodes are not ours."""
-    reduction = [item.s for item in adding.attribute if item.name == "reduction"]
+    if [(item.name, item.s) for item in adding.attribute] != [("reduction", b"add")]:
+        return False
     target, choice = graph.node(adding.input[1], "CumSum"), graph.node(adding.input[2], "Where")
     less = graph.node(choice.input[0], "Less") if choice is not None else None
     cast = graph.node(target.input[0], "Cast") if target is not None else None
     codes = _codes(graph, cast.input[0]) if cast is not None else None
-    if reduction != [b"add"] or target is None or choice is None or less is None or cast is None or codes is None:
+    if target is None or choice is None or less is None or cast is None or codes is None:
         return False
     numbers = [constant_integers(graph, name) for name in (less.input[1], choice.input[1], choice.input[2])]
     skip, unit, nothing = (number[0] if number and len(number) == 1 else -1 for number in numbers)

@@ -33,6 +33,9 @@ ROW = 6144
 ROWS_A_STREAM = 2**18
 STREAMS = 2**13
 
+LARGEST = 2**26
+"""The most weights that one file regenerates: a runtime takes about 150 bytes for each while it loads the file."""
+
 SEED, STARTS, JUMPS, SIZES, TABLE = "S", "A", "J", "N", "T"
 """Names of the parts that tell what is generated; see `generate`."""
 

@@ -23,6 +23,15 @@ def bytes_of(graph: GraphView, names: Iterable[str]) -> int:
     return total
 
 
+def plain_node(graph: GraphView, name: str, op_type: str) -> NodeProto | None:
+    """Return the node that produces ``name`` as `GraphView.node` does, or None also when it has attributes.
+
+    For operators that compute something else with attributes, where the encodings write none.
+    """
+    node = graph.node(name, op_type)
+    return None if node is None or node.attribute else node
+
+
 def constant_integers(graph: GraphView, name: str) -> tuple[int, ...] | None:
     """Return the content of a small integer initializer (a shape, an axis, a scalar), or None."""
     tensor = graph.initializers.get(name)

@@ -124,6 +124,7 @@ class GraphView:
                 self._readers[name] = self._readers.get(name, 0) + 1
         for value in graph.output:
             self._readers[value.name] = self._readers.get(value.name, 0) + 1
+        self._ends = {value.name for value in (*graph.input, *graph.output)}
 
     def node(self, name: str, op_type: str) -> NodeProto | None:
         """Return the node that produces ``name`` when it is a well-formed ``op_type``, or None.
@@ -137,8 +138,8 @@ class GraphView:
 
     @property
     def names(self) -> set[str]:
-        """Every name of a constant, a node's output, or an input that a node reads."""
-        return {*self.initializers, *self.sparse, *self.producers, *self._readers}
+        """Every name of a constant, a node's output, anything that a node reads, or an input or output of the graph."""
+        return {*self.initializers, *self.sparse, *self.producers, *self._readers, *self._ends}
 
     def readers(self, name: str) -> int:
         """Return how often nodes and graph outputs read ``name``."""

@@ -6,8 +6,9 @@ its seed, streams and sizes is none of ours.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from onnx import NodeProto, TensorProto
 from exporters.encodings.generator import (
     BITS,
     JUMPS,
+    LARGEST,
     PREFIXES,
     ROW,
     ROWS_A_STREAM,
@@ -49,11 +51,39 @@ class Recovered:
         return table[indices(self.seed, self.distribution, self.source)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """A generator that a graph holds."""
+
+    seed: int
+    distribution: str
+    sources: dict[str, Source]
+    names: frozenset[str]
+
+
+# A graph has one generator a prefix, and many tensors that ask for it.
+_READ: WeakKeyDictionary[GraphView, dict[str, _Whole | None]] = WeakKeyDictionary()
+
+
 def recover(graph: GraphView, *, table: str, chosen: str) -> Recovered | None:
-    """Return what the indices ``chosen`` and the ``table`` of a generator stand for, None when they are not ours."""
+    """Return what the indices ``chosen`` and the ``table`` of a generator stand for, None when they are not ours.
+
+    Raises:
+        ValueError: the generator is ours, but of more than `LARGEST` weights, or its constants are damaged.
+    """
     prefix = next((prefix for prefix in PREFIXES if table == prefix + TABLE), None)
     if prefix is None:
         return None
+    read = _READ.setdefault(graph, {})
+    if prefix not in read:
+        read[prefix] = _whole(graph, prefix)
+    whole = read[prefix]
+    if whole is None or chosen not in whole.sources:
+        return None
+    return Recovered(seed=whole.seed, distribution=whole.distribution, source=whole.sources[chosen], names=whole.names)
+
+
+def _whole(graph: GraphView, prefix: str) -> _Whole | None:
     seed = _constant(graph, prefix + SEED, TensorProto.INT32)
     jumps = _constant(graph, prefix + JUMPS, TensorProto.INT32)
     sizes = _constant(graph, prefix + SIZES, TensorProto.INT64)
@@ -64,10 +94,17 @@ def recover(graph: GraphView, *, table: str, chosen: str) -> Recovered | None:
     if sources is None:
         return None
     for distribution in BITS:
-        generator = _generate(word, distribution, sources, prefix)
-        if chosen in generator.indices and _is_in(graph, generator):
-            source = sources[generator.indices.index(chosen)]
-            return Recovered(seed=word, distribution=distribution, source=source, names=frozenset(generator.names))
+        generator = generate(word, distribution, sources, prefix=prefix)
+        if _is_in(graph, generator):
+            total = sum(source.size for source in sources)
+            if total > LARGEST:
+                raise ValueError(f"seeded tensors: the file regenerates {total} weights, more than {LARGEST}")
+            return _Whole(
+                seed=word,
+                distribution=distribution,
+                sources=dict(zip(generator.indices, sources, strict=True)),
+                names=frozenset(generator.names),
+            )
     return None
 
 
@@ -81,22 +118,17 @@ def _constant(graph: GraphView, name: str, data_type: int) -> NDArray[np.int64] 
 def _sources(jumps: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[Source, ...] | None:
     """Return the tensors whose counters jump like this, None when there are none."""
     found: list[Source] = []
-    waiting, counter = sizes.tolist(), 0
+    waiting, counter = deque(sizes.tolist()), 0
     for jump in jumps.tolist():
-        size = waiting.pop(0) if waiting else 0
+        size = waiting.popleft() if waiting else 0
         counter += jump
         if not 0 < size <= ROW * ROWS_A_STREAM or not 0 <= counter < STREAMS * ROWS_A_STREAM or counter % ROWS_A_STREAM:
             return None
         found.append(Source(stream=counter // ROWS_A_STREAM, size=size))
         counter += found[-1].rows - 1
         if found[-1].rows * ROW > size and waiting:
-            waiting.pop(0)
+            waiting.popleft()
     return tuple(found) if found and not waiting else None
-
-
-@lru_cache(maxsize=8)
-def _generate(seed: int, distribution: str, sources: tuple[Source, ...], prefix: str) -> Generator:
-    return generate(seed, distribution, sources, prefix=prefix)
 
 
 def _is_in(graph: GraphView, generator: Generator) -> bool:

@@ -21,7 +21,7 @@ from exporters.encodings.gap import scatter, shared_shape
 from exporters.encodings.gapcodes import best_codes
 from exporters.encodings.gapdecode import placed_values
 from exporters.encodings.generator import Generator
-from exporters.encodings.parts import bytes_of, constant_integers
+from exporters.encodings.parts import bytes_of, constant_integers, plain_node
 from exporters.encodings.protocol import Decoded, Encoded, GraphView, Shared
 from exporters.encodings.recovery import Recovered, recover
 from exporters.encodings.values import Stored, rounded
@@ -99,8 +99,8 @@ class Seeded:
         reshape = graph.node(product.input[0] if product is not None else name, "Reshape")
         if reshape is None:
             return None
-        written = graph.node(reshape.input[0], "ScatterElements")
-        gather = graph.node(written.input[0] if written is not None else reshape.input[0], "Gather")
+        written = plain_node(graph, reshape.input[0], "ScatterElements")
+        gather = plain_node(graph, written.input[0] if written is not None else reshape.input[0], "Gather")
         scaled = graph.node(gather.input[0], "Mul") if gather is not None else None
         shape = constant_integers(graph, reshape.input[1])
         if gather is None or scaled is None or shape is None:
@@ -124,6 +124,8 @@ class Seeded:
                 return None
             parts.update(written.input[1:])
             positions, values = placed[0], placed[1].array.astype(np.float32).reshape(-1)
+            if not positions.size:
+                raise ValueError(f"seeded tensor {name!r}: its trained values have no positions")
             if int(positions[-1]) >= size:
                 raise ValueError(f"seeded tensor {name!r}: a position lies outside its shape {list(shape)}")
         if factor is not None:
@@ -166,7 +168,7 @@ def _factor(graph: GraphView, name: str, shape: tuple[int, ...]) -> NDArray[np.f
     """Return a stored factor, one number a channel along one axis."""
     tensor = graph.initializers.get(name)
     factor = read_array(tensor) if tensor is not None and tensor.data_type == TensorProto.FLOAT else np.zeros(0)
-    axes = [axis for axis, size in enumerate(factor.shape) if size > 1]
+    axes = [axis for axis, size in enumerate(factor.shape) if size != 1]
     fits = factor.ndim == len(shape) and all(factor.shape[axis] == shape[axis] for axis in axes)
     if not fits or len(axes) > 1 or not np.isfinite(factor).all() or not factor.all():
         raise ValueError(f"seeded tensor: {name!r} does not hold one number other than 0 for every channel")

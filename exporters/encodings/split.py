@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from exporters.encodings.parts import plain_node
 from exporters.encodings.protocol import GraphView, Shared
 from exporters.encodings.values import Loaded, Stored
 from exporters.tensors import array_tensor, element_count, nibble_tensor, read_array
@@ -97,7 +98,7 @@ def load_split(graph: GraphView, name: str) -> Loaded | None:
         ValueError: the parts do not fit together.
     """
     parts = {name}
-    scatter = graph.node(name, "ScatterElements")
+    scatter = plain_node(graph, name, "ScatterElements")
     product_name = scatter.input[0] if scatter is not None else name
     names = _inner_names(graph, product_name)
     if names is None:
@@ -128,10 +129,10 @@ def _inner_names(graph: GraphView, product_name: str) -> dict[str, list[str]] | 
     """Walk from the Mul back to the stored parts; None when the nodes are others."""
     product = graph.node(product_name, "Mul")
     total = graph.node(product.input[0], "Add") if product is not None else None
-    factor = graph.node(product.input[1], "Gather") if product is not None else None
+    factor = plain_node(graph, product.input[1], "Gather") if product is not None else None
     if product is None or total is None or factor is None:
         return None
-    lead = graph.node(total.input[0], "Gather")
+    lead = plain_node(graph, total.input[0], "Gather")
     low = graph.node(total.input[1], "Cast")
     code = graph.node(factor.input[1], "Cast")
     high = graph.node(lead.input[1], "Cast") if lead is not None else None

@@ -95,6 +95,30 @@ def test_unusual_floats_keep_their_bits(name: str) -> None:
     assert_restored(name, array)
 
 
+@pytest.mark.parametrize("name", ["gap", "packed"])
+def test_attributes_that_change_the_values_are_none_of_ours(name: str) -> None:
+    rng = np.random.default_rng(1)
+    array = (rng.standard_normal(60_000) * (rng.random(60_000) < 0.1)).astype(np.float32) + np.float32(0)
+    array[7] = 1e30  # outside the exponents of the others
+    encoded = ENCODINGS[name].encode("weight", array, values="float32", prefix="/0/")
+    assert encoded is not None
+    model = model_of(encoded, array.shape)
+    changes = [("ScatterElements", "reduction", "max"), ("ScatterElements", "axis", 0), ("Gather", "axis", 0)]
+    changed = 0
+    for node in model.graph.node:
+        for _, key, value in (change for change in changes if change[0] == node.op_type):
+            before = NodeProto()
+            before.CopyFrom(node)
+            kept = [item for item in before.attribute if item.name != key]
+            node.ClearField("attribute")
+            node.attribute.extend([*kept, helper.make_attribute(key, value)])
+            assert decode(GraphView(model.graph), "weight") is None, (list(node.output), key)
+            node.CopyFrom(before)
+            changed += 1
+    assert changed == {"gap": 4, "packed": 8}[name]
+    assert decode(GraphView(model.graph), "weight") is not None
+
+
 FLOAT_BITS = st.integers(0, 2**32 - 1)
 
 

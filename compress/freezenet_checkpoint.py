@@ -36,11 +36,13 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
 
     Args:
         model: the network; it is left as it is.
-        frozen: where its frozen weights come from, ``pruner.run.frozen``.
+        frozen: where its frozen weights come from, ``pruner.run.frozen``; with filter bases those that are
+            :func:`fitting`, and the kernels are stored whole.
         path: the file to write; its folder is made when missing.
 
     Raises:
-        ValueError: nothing is frozen, or a record does not fit the model (which was shrunk since, perhaps).
+        ValueError: nothing is frozen, a record does not fit the model (which was shrunk since, perhaps), or it is
+            of coefficients of a filter basis.
         OSError: the file cannot be written; one that was there is untouched.
     """
     path = Path(path)
@@ -49,6 +51,7 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
     state = {name: tensor.cpu() for name, tensor in fold(copy.deepcopy(model)).state_dict().items()}
     tensors = dict[str, Tensor]()
     for name, source in frozen.items():
+        _refuse_coefficients(name, source, state)
         _check_fit(name, source, state)
         weight = state.pop(name)
         positions = torch.nonzero(_bits(weight) != _bits(source.tensor().to(weight.dtype))).flatten()
@@ -58,6 +61,15 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
         tensors[name] = tensor.contiguous().clone()  # tied tensors share memory, which the format refuses
     document = {"version": VERSION, "frozen": {name: source.to_json() for name, source in frozen.items()}}
     _write(path, save(tensors, metadata={_ENTRY: json.dumps(document)}))
+
+
+def fitting(model: nn.Module, frozen: Mapping[str, FrozenValues]) -> dict[str, FrozenValues]:
+    """Those of ``frozen`` that are whole weights of ``model``, which is folded: what a file can hold as a seed.
+
+    Coefficients of a filter basis are none, and neither are weights that were shrunk since.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    return {name: source for name, source in frozen.items() if shapes.get(name) == source.shape}
 
 
 def load_freezenet(model: ModelT, path: str | Path) -> ModelT:
@@ -124,6 +136,15 @@ def _check_fit(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> 
         raise ValueError(
             f"frozen: {name!r} is a weight of shape {source.shape}, the model has {found}; "
             "it has to be as it was when its weights were frozen, neither shrunk nor built otherwise"
+        )
+
+
+def _refuse_coefficients(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where [out, in, n] was frozen of kernels [out, in, K, K]."""
+    if name in state and len(source.shape) == 3 and state[name].dim() == 4:
+        raise ValueError(
+            f"frozen: {name!r} was frozen as coefficients {source.shape} of a filter basis, which are not saved this "
+            "way; pass fitting(model, frozen) of the folded model, and its kernels are stored whole"
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress import sparsity_report
-from compress.freezenet_checkpoint import save_freezenet
+from compress.freezenet_checkpoint import fitting, save_freezenet
 from compress.frozen import FrozenValues
 from compress.shrink import ShrinkPlan, save_shrunk
 from compress.train import accuracy
@@ -43,7 +43,7 @@ def write_bundle(
     """Both ONNX files, the golden sample, the shrunk torch model, the FreezeNet checkpoint and the manifest."""
     example = torch.zeros(1, *data.input_shape)
     settings = recipe.export
-    shapes = _shapes(model)
+    seeded = fitting(model, frozen)
     export(
         model,
         example,
@@ -52,7 +52,7 @@ def write_bundle(
         values=settings.values,
         dynamic_batch=settings.dynamic_batch,
         metadata=metadata(model, data, resolved),
-        seeds={name: source.to_json() for name, source in frozen.items() if shapes.get(name) == source.shape},
+        seeds={name: source.to_json() for name, source in seeded.items()},
     )
     export(
         baseline,
@@ -63,8 +63,8 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
-    if frozen and shapes == _shapes(baseline):
-        save_freezenet(model, frozen, folder / "freezenet.safetensors")
+    if seeded and _shapes(model) == _shapes(baseline):
+        save_freezenet(model, seeded, folder / "freezenet.safetensors")
     inputs, labels = data.sample("test", golden_samples(data))
     write_golden(folder, inputs.numpy(), torch_outputs(model, inputs), labels.numpy())
     inspected = inspect(folder / "dense.onnx"), inspect(folder / "model.onnx")

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from compress import fold
 from compress.budget import keep_count
-from compress.freezenet_checkpoint import load_freezenet, save_freezenet
+from compress.freezenet_checkpoint import fitting, load_freezenet, save_freezenet
 from compress.methods import FreezeNet
 from compress_then_export.models import build
 
@@ -137,6 +137,21 @@ def test_bits_are_kept_that_compare_equal_or_to_nothing(tmp_path: Path) -> None:
     save_freezenet(model, pruner.run.frozen, tmp_path / "file")
     restored = load_freezenet(network(), tmp_path / "file")[0].weight  # type: ignore[index]
     assert torch.equal(restored.view(torch.int32), model[0].weight.view(torch.int32))  # type: ignore[index,union-attr,arg-type,call-overload,operator]
+
+
+@pytest.mark.parametrize("basis", [{}, {"basis": "random", "basis_size": 4}])
+def test_coefficients_of_filter_bases_are_refused_and_their_kernels_can_be_stored(
+    basis: dict[str, Any], tmp_path: Path
+) -> None:
+    model, pruner = trained(network(), (3, 8, 8), interspace="fine", **basis)
+    for each in (model, fold(copy.deepcopy(model))):
+        with pytest.raises(ValueError, match=r"frozen: '0.weight' was frozen as coefficients \(8, 3, \d\) of a filter"):
+            save_freezenet(each, pruner.run.frozen, tmp_path / "file")
+    fold(model)
+    stored = fitting(model, pruner.run.frozen)
+    assert list(stored) == ["6.weight", "8.weight"]
+    save_freezenet(model, stored, tmp_path / "file")
+    assert same(load_freezenet(fresh(), tmp_path / "file"), model)
 
 
 def test_half_precision(tmp_path: Path) -> None:

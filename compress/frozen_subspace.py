@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,26 @@ def freeze(
         spatial = beta if basis is None else basis(beta)
         weight.module.weight = nn.Parameter(spatial.detach(), requires_grad=wanted)
         parametrize.register_parametrization(weight.module, "weight", formula)
+        weight.module.get_submodule("parametrizations.weight").register_load_state_dict_pre_hook(_resize)
         # What the basis gives back of the spatial weight is β up to rounding, or not at all if it is overcomplete.
         stored_weight(weight.module).data.copy_(beta.flatten()[formula.positions])
         formulas[weight.name] = formula
     return formulas
+
+
+def _resize(parametrized: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Make room for the k of a state that is about to be loaded.
+
+    Which weights a score chooses may differ between two processes, by the order of batches or by rounding. β stays the
+    same parameter, which an optimizer holds. What does not fit together is left to ``load_state_dict`` to refuse.
+    """
+    beta, formula = parametrized.original, parametrized.get_submodule("0")
+    assert isinstance(beta, nn.Parameter)
+    assert isinstance(formula, FrozenSubspace)
+    values, positions = state.get(f"{prefix}original"), state.get(f"{prefix}0.positions")
+    if values is None or positions is None or values.dim() != 1 or positions.shape != values.shape:
+        return
+    if values.shape != beta.shape and len(values) <= formula.frozen.numel():
+        beta.grad = None
+        beta.data = beta.data.new_zeros(values.shape)
+        formula.positions = formula.positions.new_zeros(positions.shape)

@@ -1,5 +1,6 @@
 """FreezeNet against naive training, the generator and SNIP by hand; FreezeNet-WD; what can be wrong."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -189,6 +190,26 @@ def test_a_state_taken_after_finish_is_pruned_though_loaded_into_a_run_that_is_n
     expected, found = fold(model).state_dict(), fold(other).state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert sparsity_report(other).sparsity == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_run_goes_on_though_another_process_scored_other_batches() -> None:
+    settings: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-3}
+    pruners = FreezeNet(sparsity=0.8, seed=3), FreezeNet(sparsity=0.8, seed=3)
+    models = network(), network()
+    for model, pruner, batches in zip(models, pruners, (data(), data()[1:]), strict=True):
+        pruner.attach(model, batches)
+    counts = [[p.numel() for p in model.parameters()] for model in models]
+    assert counts[0] != counts[1]
+    optimizers = [torch.optim.SGD(model.parameters(), **settings) for model in models]
+    loop(models[0], optimizers[0])
+    for source, target in (models, optimizers, pruners):
+        target.load_state_dict(copy.deepcopy(source.state_dict()))  # type: ignore[attr-defined]
+    for model, optimizer, pruner in zip(models, optimizers, pruners, strict=True):
+        loop(model, optimizer)
+        pruner.finish()
+    assert pruners[0].run.findings == pruners[1].run.findings
+    expected, found = (fold(model).state_dict() for model in models)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_reinit_keeps_the_mask_and_draws_weights_from_further_streams() -> None:

@@ -238,6 +238,27 @@ def test_every_initialisation_trains(initialisation: str) -> None:
         assert all(len(weight.abs().unique()) == 1 for weight in before.values())
 
 
+@pytest.mark.parametrize("size", [4, 9, 18])
+@pytest.mark.parametrize("initialisation", ["xavier_normal", "kaiming_uniform", "signed_constant"])
+def test_kernels_have_the_variance_of_spatial_ones_however_many_filters_span_them(
+    size: int, initialisation: str
+) -> None:
+    """002, Algorithm 5.1, lines 19 and 20: the fans are those of kernels, c_in · K², not c_in · n."""
+    torch.manual_seed(0)
+    found, plain = (nn.Sequential(nn.Conv2d(16, 64, 3), nn.Flatten(), nn.Linear(256, 5)) for _ in range(2))
+    settings: dict[str, Any] = {"score": "magnitude", "sparsity": 1, "initialisation": initialisation, "seed": 5}
+    batches = [(torch.randn(4, 16, 4, 4), torch.arange(4))]
+    for model, bases in ((found, {"interspace": "fine", "basis": "random", "basis_size": size}), (plain, {})):
+        pruner = FreezeNet(**settings, **bases)
+        pruner.attach(model, batches)
+        fans = 16 * 9 if initialisation == "kaiming_uniform" else (16 + 64) * 9 / 2
+        weight = model[0].weight
+        assert isinstance(weight, Tensor)
+        assert weight.shape == (64, 16, 3, 3)
+        assert float(weight.var()) * fans == pytest.approx(2 if initialisation == "kaiming_uniform" else 1, rel=0.05)
+    assert [source.shape for source in pruner.run.frozen.values()] == [(64, 16, 3, 3), (5, 256)]
+
+
 def test_biases_alone_learn() -> None:
     """q = 1: section 3.4.1.1 reports 56.2 % on MNIST for LeNet-300-100, where chance is 10 %."""
     digits = open_data({"source": "digits"}, input_shape=(1, 28, 28), seed=0)

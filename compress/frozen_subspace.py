@@ -24,6 +24,9 @@ from compress.subspace import Formula, coefficients, detach, formula_of
 class FrozenSubspace(Formula):
     """The parametrization of one weight tensor of which only some coefficients are trained.
 
+    Casting the model rounds W₀ as it rounds any buffer, and casting back does not bring its bits back; loading a
+    ``state_dict`` does.
+
     Args:
         mask: bool, shaped like the coefficients: the trained ones.
         source: where W₀ comes from; its shape is that of the coefficients.
@@ -66,7 +69,7 @@ class FrozenSubspace(Formula):
         return torch.frombuffer(bytearray(json.dumps(self.source.to_json()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take W₀ of a loaded ``state_dict``, whatever seed it came from.
+        """Take W₀ of a loaded ``state_dict``, whatever seed it came from, anew at the precision there is.
 
         Raises:
             ValueError: its shape is another.
@@ -74,9 +77,8 @@ class FrozenSubspace(Formula):
         source = FrozenValues.from_json(json.loads(bytes(state.tolist())))
         if source.shape != self.source.shape:
             raise ValueError(f"state: it was saved for a weight of shape {source.shape}, not {self.source.shape}")
-        if source != self.source:
-            self.source = source
-            self.frozen.copy_(source.tensor(self.frozen.device))
+        self.source = source
+        self.frozen.copy_(source.tensor(self.frozen.device))  # the same source too: a cast may have rounded W₀
 
 
 def freeze(

@@ -134,6 +134,16 @@ def test_a_state_that_does_not_fit_together_is_refused(name: str) -> None:
     assert all(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
 
 
+def test_loading_a_state_brings_back_what_a_cast_has_rounded() -> None:
+    model, _ = frozen_network()
+    state = copy.deepcopy(model.state_dict())
+    before = dense_weights(model)
+    model.half().float()
+    assert not any(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
+    model.load_state_dict(state)
+    assert all(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
+
+
 def test_state_of_another_shape_is_refused() -> None:
     source = frozen_values(0, {"a": (4, 3)})["a"]
     formula = FrozenSubspace(torch.ones(4, 3, dtype=torch.bool), source)

@@ -3,13 +3,15 @@
 What the seed gives back is not stored (002, section 3.3.3.1), and yet the whole network comes back bit for bit. The
 file is a safetensors file, so nothing in it is executed. For a frozen weight NAME it holds ``NAME:gaps``, the positions
 that differ from the seed's values (:mod:`compress.gapcodes`), and ``NAME:values`` there; every other tensor is under
-its own name. The metadata hold one entry, ``freezenet``: the version of the format and the records of
-:class:`compress.frozen.FrozenValues` by weight name, as JSON.
+its own name. The metadata hold one entry, ``freezenet``, as JSON: the version of the format, the records of
+:class:`compress.frozen.FrozenValues` by weight name, and a SHA-256 of these and all tensors, which tells damage (but
+no forgery).
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -59,7 +61,8 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
         tensors[f"{name}:values"] = weight.flatten()[positions]
     for name, tensor in state.items():
         tensors[name] = tensor.contiguous().clone()  # tied tensors share memory, which the format refuses
-    document = {"version": VERSION, "frozen": {name: source.to_json() for name, source in frozen.items()}}
+    records = {name: source.to_json() for name, source in frozen.items()}
+    document = {"version": VERSION, "sha256": _digest(frozen, tensors), "frozen": records}
     _write(path, save(tensors, metadata={_ENTRY: json.dumps(document)}))
 
 
@@ -82,7 +85,11 @@ def load_freezenet(model: ModelT, path: str | Path) -> ModelT:
     path = Path(path)
     try:
         metadata, tensors = _read(path)
-        model.load_state_dict(_state(model.state_dict(), metadata, tensors))
+        records, digest = _records(metadata)
+        state = _state(model.state_dict(), records, tensors)
+        if digest != _digest(records, tensors):
+            raise ValueError("its content is not what was saved, the file is damaged; copy it anew")
+        model.load_state_dict(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return model
@@ -96,9 +103,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ValueError(f"no readable FreezeNet checkpoint, missing or truncated ({error}); copy it anew") from error
 
 
-def _state(own: dict[str, Any], metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _state(
+    own: dict[str, Any], records: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """``own``, the state of the model, with every tensor replaced by that of the file."""
-    records = _records(metadata)
     for name, source in records.items():
         _check_fit(name, source, own)
     expected = set(own) - set(records) | {f"{name}:{part}" for name in records for part in ("gaps", "values")}
@@ -116,7 +124,8 @@ def _state(own: dict[str, Any], metadata: Mapping[str, str], tensors: dict[str, 
     return own
 
 
-def _records(metadata: Mapping[str, str]) -> dict[str, FrozenValues]:
+def _records(metadata: Mapping[str, str]) -> tuple[dict[str, FrozenValues], str]:
+    """What is frozen, and the checksum."""
     if _ENTRY not in metadata:
         raise ValueError("not a FreezeNet checkpoint; save_freezenet writes them")
     try:
@@ -124,7 +133,8 @@ def _records(metadata: Mapping[str, str]) -> dict[str, FrozenValues]:
         version = document["version"]
         if version != VERSION:
             raise ValueError(f"version {version!r} is unknown, this release reads {VERSION}; use the one that wrote it")
-        return {name: FrozenValues.from_json(record) for name, record in document["frozen"].items()}
+        frozen = {name: FrozenValues.from_json(record) for name, record in document["frozen"].items()}
+        return frozen, document["sha256"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its frozen weights cannot be made, copy it anew or update: {error}") from error
 
@@ -164,6 +174,16 @@ def _restored(name: str, source: FrozenValues, tensors: Mapping[str, Tensor]) ->
     weight = source.tensor().to(values.dtype).flatten()
     weight[torch.from_numpy(positions)] = values.flatten()
     return weight.view(source.shape)
+
+
+def _digest(frozen: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the records and every tensor with its name, type and shape, in the order of names."""
+    digest = hashlib.sha256(json.dumps({name: frozen[name].to_json() for name in sorted(frozen)}).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _bits(tensor: Tensor) -> Tensor:

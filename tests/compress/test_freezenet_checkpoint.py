@@ -210,6 +210,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "another format": (lambda metadata, tensors: metadata.clear(), "not a FreezeNet checkpoint"),
     "version": (said('{"version": 7, "frozen": {}}'), "version 7 is unknown, this release reads 1"),
     "no version": (said("{}"), "cannot be made"),
+    "no checksum": (said('{"version": 1, "frozen": {}}'), "cannot be made, .*'sha256'"),
     "no JSON": (said("{"), "cannot be made"),
     "a list": (said("[1]"), "cannot be made"),
     "a list of records": (said('{"version": 1, "frozen": [1]}'), "cannot be made"),
@@ -220,6 +221,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "seed a text": (record(seed="7"), "seed: '7'"),
     "distribution": (record(distribution="cauchy"), "distribution: 'cauchy'"),
     "generator": (record(generator="philox"), r"record: .*generator"),
+    "another seed": (record(seed=7), "not what was saved, the file is damaged"),
     "scale": (record(scale=float("nan")), "scale: nan"),
     "shape": (record(shape=[8, 3, 9]), r"'0.weight' is a weight of shape \(8, 3, 9\), the model has one of shape"),
     "shape huge": (record(shape=[2**15, 2**15]), r"'0.weight' is a weight of shape \(32768, 32768\)"),
@@ -228,6 +230,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "positions missing": (tensor("0.weight:gaps", None), "'0.weight:gaps' is missing"),
     "bias missing": (tensor("3.bias", None), r"'3.bias' is missing"),
     "tensor too many": (tensor("extra", torch.ones(1)), "'extra' is not of this model"),
+    "another bias": (tensor("3.bias", torch.ones(12)), "not what was saved, the file is damaged"),
     "bias of another shape": (tensor("3.bias", torch.ones(7)), r"'3.bias' is torch.float32 of shape \(7,\)"),
     "bias of another type": (tensor("3.bias", torch.ones(12).double()), "'3.bias' is torch.float64"),
     "wrong count": (longer, r"'0.weight' has \d+ positions for \d+ values"),
@@ -252,6 +255,24 @@ def test_hostile_files_are_named_and_change_nothing(name: str, saved: tuple[Path
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert same(model, before)
+
+
+def test_one_bit_flipped_anywhere_is_found_and_changes_nothing(tmp_path: Path) -> None:
+    """Every byte of a small file: lengths, names, records of the seed, and the data."""
+    torch.manual_seed(1)
+    model, pruner = trained(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6)), (3, 2, 2))
+    save_freezenet(model, pruner.run.frozen, tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6))
+    before = copy.deepcopy(other)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged: "):
+            load_freezenet(other, tmp_path / "damaged")
+    assert same(other, before)
+    assert same(load_freezenet(other, tmp_path / "file"), fold(model))
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])

@@ -44,13 +44,13 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
 
     Raises:
         ValueError: nothing is frozen, a record does not fit the model (which was shrunk since, perhaps), or it is
-            of coefficients of a filter basis.
+            of coefficients of a filter basis; or the state of a module is no tensor.
         OSError: the file cannot be written; one that was there is untouched.
     """
     path = Path(path)
     if not frozen:
         raise ValueError("frozen: there are no frozen weights, and so no seed to store; save the state_dict instead")
-    state = {name: tensor.cpu() for name, tensor in fold(copy.deepcopy(model)).state_dict().items()}
+    state = {name: tensor.cpu() for name, tensor in _checked(fold(copy.deepcopy(model)).state_dict()).items()}
     tensors = dict[str, Tensor]()
     for name, source in frozen.items():
         _refuse_coefficients(name, source, state)
@@ -86,7 +86,7 @@ def load_freezenet(model: ModelT, path: str | Path) -> ModelT:
     try:
         metadata, tensors = _read(path)
         records, digest = _records(metadata)
-        state = _state(model.state_dict(), records, tensors)
+        state = _state(_checked(model.state_dict()), records, tensors)
         if digest != _digest(records, tensors):
             raise ValueError("its content is not what was saved, the file is damaged; copy it anew")
         model.load_state_dict(state)
@@ -104,8 +104,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _state(
-    own: dict[str, Any], records: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]
-) -> dict[str, Any]:
+    own: dict[str, Tensor], records: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """``own``, the state of the model, with every tensor replaced by that of the file."""
     for name, source in records.items():
         _check_fit(name, source, own)
@@ -147,6 +147,17 @@ def _check_fit(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> 
             f"frozen: {name!r} is a weight of shape {source.shape}, the model has {found}; "
             "it has to be as it was when its weights were frozen, neither shrunk nor built otherwise"
         )
+
+
+def _checked(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """``state``, of which every entry is a tensor: the extra state of a module may be anything."""
+    for name, entry in state.items():
+        if not isinstance(entry, Tensor):
+            raise ValueError(
+                f"model: {name!r} of its state_dict is a {type(entry).__name__}, and the file holds tensors alone; "
+                "let get_extra_state return one, or save the state_dict instead"
+            )
+    return dict(state)
 
 
 def _refuse_coefficients(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> None:

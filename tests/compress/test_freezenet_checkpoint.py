@@ -288,6 +288,27 @@ def test_no_file(tmp_path: Path) -> None:
         load_freezenet(network(), tmp_path / "none")
 
 
+class Talkative(nn.ReLU):
+    """A module whose state is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def test_a_state_that_is_no_tensor_is_named(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    plain = network()
+    plain[2] = Talkative()  # type: ignore[operator]
+    model, pruner = trained(plain, (3, 8, 8))
+    message = r"model: '2._extra_state' of its state_dict is a dict"
+    with pytest.raises(ValueError, match=message):
+        save_freezenet(model, pruner.run.frozen, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+    with pytest.raises(ValueError, match=message):
+        load_freezenet(fold(model), saved[0])
+
+
 def test_what_cannot_be_saved_leaves_the_file_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")

@@ -26,6 +26,7 @@ from exporters.bundle import versions, write_golden, write_manifest
 from exporters.inspection import ModelReport, inspect
 from runtime_check.report import render
 
+FREEZENET_NAME = "freezenet.safetensors"
 GOLDEN_SAMPLES = 512
 GOLDEN_BYTES = 32 << 20
 
@@ -39,6 +40,7 @@ def write_bundle(
     recipe: Recipe,
     resolved: dict[str, Any],
     folder: Path,
+    journal: Journal,
 ) -> tuple[ModelReport, ModelReport]:
     """Both ONNX files, the golden sample, the shrunk torch model, the FreezeNet checkpoint and the manifest."""
     example = torch.zeros(1, *data.input_shape)
@@ -63,8 +65,17 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
-    if seeded and _shapes(model) == _shapes(baseline):
-        save_freezenet(model, seeded, folder / "freezenet.safetensors")
+    if not frozen:
+        pass
+    elif not seeded:
+        journal.notes.append(f"{FREEZENET_NAME}: not written, because no whole weight of the network is out of a seed")
+    elif _shapes(model) != _shapes(baseline):
+        journal.notes.append(
+            f"{FREEZENET_NAME}: not written, because it restores a network of the size that was built and a stage "
+            "shrunk this one; model.safetensors with plan.json holds it"
+        )
+    else:
+        save_freezenet(model, seeded, folder / FREEZENET_NAME)
     inputs, labels = data.sample("test", golden_samples(data))
     write_golden(folder, inputs.numpy(), torch_outputs(model, inputs), labels.numpy())
     inspected = inspect(folder / "dense.onnx"), inspect(folder / "model.onnx")

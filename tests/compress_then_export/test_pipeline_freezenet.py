@@ -119,6 +119,16 @@ def test_seeded_is_refused_before_training_where_only_coefficients_are_frozen(tm
     assert "train" not in result.stderr.split("export.encoding")[0]
 
 
+@pytest.mark.slow
+def test_a_shrunk_network_has_no_checkpoint_of_the_seed_and_the_report_says_why(tmp_path: Path) -> None:
+    first = "{method: one_shot, structure: filters, sparsity: 0.5, train: {epochs: 0}}"
+    last = "{method: freezenet, sparsity: 0.99, train: {epochs: 1}}"
+    report = document(run(tmp_path, "out", f"compress=[{first}, {last}]"))
+    assert not (tmp_path / "out" / "freezenet.safetensors").exists()
+    (note,) = [note for note in report["notes"] if note.startswith("freezenet.safetensors: ")]
+    assert "a stage shrunk this one; model.safetensors with plan.json holds it" in note
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

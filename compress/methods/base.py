@@ -303,6 +303,7 @@ class Method(ABC):
             "step": run.step,
             "finished": run.finished,
             "findings": dict(run.findings),
+            "warnings": list(run.warnings),
             "dynamics": run.dynamics.state_dict(),
         }
 
@@ -329,6 +330,7 @@ class Method(ABC):
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
+        run.warnings = list(state.get("warnings", ()))
 
 
 def _count(run: Run) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -93,6 +93,13 @@ class FreezeNet(ScoredOnce):
         if self.weight_decay:
             _prune_decayed(run)
         return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`compress.methods.base.Method.load_state_dict`; what FreezeNet-WD finished is pruned here too."""
+        super().load_state_dict(state)
+        if self.weight_decay:
+            for formula in self.run.subspaces.values():
+                formula.prunes = self.run.finished
 
     @torch.no_grad()
     def _sources(self, run: Run, *, anew: bool) -> dict[str, FrozenValues]:

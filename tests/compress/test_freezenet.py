@@ -186,6 +186,10 @@ def test_a_state_taken_after_finish_is_pruned_though_loaded_into_a_run_that_is_n
     again.attach(other, data())
     other.load_state_dict(model.state_dict())
     again.load_state_dict(pruner.state_dict())
+    assert again.run.sparsity == pruner.run.sparsity == pytest.approx(0.8, abs=1e-3)
+    assert sparsity_report(other) == sparsity_report(model)
+    assert again.run.warnings == pruner.run.warnings
+    assert "still held" in again.run.warnings[0]
     again.finish()
     expected, found = fold(model).state_dict(), fold(other).state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)

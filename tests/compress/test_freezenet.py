@@ -259,7 +259,7 @@ def test_kernels_have_the_variance_of_spatial_ones_however_many_filters_span_the
         weight = model[0].weight
         assert isinstance(weight, Tensor)
         assert weight.shape == (64, 16, 3, 3)
-        assert float(weight.var()) * fans == pytest.approx(2 if initialisation == "kaiming_uniform" else 1, rel=0.05)
+        assert float(weight.detach().var()) * fans == pytest.approx(2 if initialisation == "kaiming_uniform" else 1, rel=0.05)
     assert [source.shape for source in pruner.run.frozen.values()] == [(64, 16, 3, 3), (5, 256)]
 
 
@@ -325,6 +325,15 @@ def test_wrong_settings_name_the_argument(settings: dict[str, Any], message: str
 def test_others_refuse_to_cut_everything() -> None:
     with pytest.raises(ValueError, match=r"sparsity: 1 is not a fraction in \[0, 1\)"):
         AtInit(sparsity=1)
+
+
+def test_masks_of_frozen_weights_cannot_be_replaced() -> None:
+    pruner = FreezeNet(sparsity=0.8)
+    pruner.attach(network(), data())
+    before = pruner.run.masks()
+    with pytest.raises(ValueError, match="masks: which weights are frozen is decided on attach"):
+        pruner.run.set_masks([~mask for mask in before])
+    assert all(torch.equal(a, b) for a, b in zip(before, pruner.run.masks(), strict=True))
 
 
 @pytest.mark.parametrize("settings", [{}, {"reinit": True}, {"weight_decay": True}])

@@ -193,7 +193,7 @@ def _digest(frozen: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]) -
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -105,7 +105,8 @@ def freeze(
         spatial = beta if basis is None else basis(beta)
         weight.module.weight = nn.Parameter(spatial.detach(), requires_grad=wanted)
         parametrize.register_parametrization(weight.module, "weight", formula)
-        weight.module.get_submodule("parametrizations.weight").register_load_state_dict_pre_hook(_resize)
+        parametrized = weight.module.get_submodule("parametrizations.weight")
+        parametrized.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
         # What the basis gives back of the spatial weight is β up to rounding, or not at all if it is overcomplete.
         stored_weight(weight.module).data.copy_(beta.flatten()[formula.positions])
         formulas[weight.name] = formula

@@ -2,7 +2,7 @@
 
 What the seed gives back is not stored (002, section 3.3.3.1), and yet the whole network comes back bit for bit. The
 file is a safetensors file, so nothing in it is executed. For a frozen weight NAME it holds ``NAME:gaps``, the positions
-that differ from the seed's values (:mod:`compress.gapcodes`), and ``NAME:values`` there; every other tensor is under
+that differ from the seed's values (:mod:`compress.positions`), and ``NAME:values`` there; every other tensor is under
 its own name. The metadata hold one entry, ``freezenet``, as JSON: the version of the format, the records of
 :class:`compress.frozen.FrozenValues` by weight name, and a SHA-256 of these and all tensors, which tells damage (but
 no forgery).
@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from compress.checkpoint import written_whole
 from compress.frozen import FrozenValues
-from compress.gapcodes import decode, encode
+from compress.positions import decode, encode
 from compress.subspace import fold
 
 VERSION = 1
@@ -63,7 +63,8 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
         tensors[name] = tensor.contiguous().clone()  # tied tensors share memory, which the format refuses
     records = {name: source.to_json() for name, source in frozen.items()}
     document = {"version": VERSION, "sha256": _digest(frozen, tensors), "frozen": records}
-    _write(path, save(tensors, metadata={_ENTRY: json.dumps(document)}))
+    with written_whole(path) as file:
+        file.write(save(tensors, metadata={_ENTRY: json.dumps(document)}))
 
 
 def fitting(model: nn.Module, frozen: Mapping[str, FrozenValues]) -> dict[str, FrozenValues]:
@@ -201,16 +202,3 @@ def _bits(tensor: Tensor) -> Tensor:
     """The bits of each entry: -0.0 is not 0.0 here, and NaN is itself."""
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(kinds[tensor.element_size()]).flatten()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

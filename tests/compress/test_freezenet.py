@@ -259,7 +259,9 @@ def test_kernels_have_the_variance_of_spatial_ones_however_many_filters_span_the
         weight = model[0].weight
         assert isinstance(weight, Tensor)
         assert weight.shape == (64, 16, 3, 3)
-        assert float(weight.detach().var()) * fans == pytest.approx(2 if initialisation == "kaiming_uniform" else 1, rel=0.05)
+        assert float(weight.detach().var()) * fans == pytest.approx(
+            2 if initialisation == "kaiming_uniform" else 1, rel=0.05
+        )
     assert [source.shape for source in pruner.run.frozen.values()] == [(64, 16, 3, 3), (5, 256)]
 
 

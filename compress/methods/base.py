@@ -68,11 +68,7 @@ class Run:
         return [self.subspaces[weight.name].mask for weight in self.weights]
 
     def set_masks(self, masks: Sequence[Tensor]) -> None:
-        """Replace the masks in place.
-
-        Raises:
-            ValueError: weights are frozen, and only those trained are parameters.
-        """
+        """Replace the masks in place; ValueError where weights are frozen, for only trained ones are parameters."""
         if self.frozen:
             raise ValueError("masks: which weights are frozen is decided on attach; fold the model and attach again")
         for old, new in zip(self.masks(), masks, strict=True):

@@ -190,6 +190,9 @@ def test_a_state_taken_after_finish_is_pruned_though_loaded_into_a_run_that_is_n
     assert sparsity_report(other) == sparsity_report(model)
     assert again.run.warnings == pruner.run.warnings
     assert "still held" in again.run.warnings[0]
+    old = {key: value for key, value in pruner.state_dict().items() if key != "warnings"}
+    again.load_state_dict(old)
+    assert again.run.warnings == []
     again.finish()
     expected, found = fold(model).state_dict(), fold(other).state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)

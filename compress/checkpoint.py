@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists, dicts); a crash leaves the old file or the new.
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears at ``path``, whose folder is made, when all of it is on the disk, or not at all.
 
     Raises:
         OSError: the folder is not writable or full; the old file is untouched.
@@ -21,15 +24,25 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(path.suffix + ".partial")
     try:
         with partial.open("wb") as file:
-            try:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            except RuntimeError as error:  # how torch reports a full disk
-                raise OSError(errno.ENOSPC, "cannot write the checkpoint, the disk may be full", str(path)) from error
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors, numbers, strings, lists, dicts); a crash leaves the old file or the new.
+
+    Raises:
+        OSError: the folder is not writable or full; the old file is untouched.
+    """
+    with written_whole(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(errno.ENOSPC, "cannot write the checkpoint, the disk may be full", str(path)) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

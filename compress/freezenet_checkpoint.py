@@ -2,16 +2,17 @@
 
 What the seed gives back is not stored (002, section 3.3.3.1), and yet the whole network comes back bit for bit. The
 file is a safetensors file, so nothing in it is executed. For a frozen weight NAME it holds ``NAME:gaps``, the positions
-that differ from the seed's values (:mod:`compress.gapcodes`), and ``NAME:values`` there; every other tensor is under
-its own name. The metadata hold one entry, ``freezenet``: the version of the format and the records of
-:class:`compress.frozen.FrozenValues` by weight name, as JSON.
+that differ from the seed's values (:mod:`compress.positions`), and ``NAME:values`` there; every other tensor is under
+its own name. The metadata hold one entry, ``freezenet``, as JSON: the version of the format, the records of
+:class:`compress.frozen.FrozenValues` by weight name, and a SHA-256 of these and all tensors, which tells damage (but
+no forgery).
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from compress.checkpoint import written_whole
 from compress.frozen import FrozenValues
-from compress.gapcodes import decode, encode
+from compress.positions import decode, encode
 from compress.subspace import fold
 
 VERSION = 1
@@ -36,19 +38,22 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
 
     Args:
         model: the network; it is left as it is.
-        frozen: where its frozen weights come from, ``pruner.run.frozen``.
+        frozen: where its frozen weights come from, ``pruner.run.frozen``; with filter bases those that are
+            :func:`fitting`, and the kernels are stored whole.
         path: the file to write; its folder is made when missing.
 
     Raises:
-        ValueError: nothing is frozen, or a record does not fit the model (which was shrunk since, perhaps).
+        ValueError: nothing is frozen, a record does not fit the model (which was shrunk since, perhaps), or it is
+            of coefficients of a filter basis; or the state of a module is no tensor.
         OSError: the file cannot be written; one that was there is untouched.
     """
     path = Path(path)
     if not frozen:
         raise ValueError("frozen: there are no frozen weights, and so no seed to store; save the state_dict instead")
-    state = {name: tensor.cpu() for name, tensor in fold(copy.deepcopy(model)).state_dict().items()}
+    state = {name: tensor.cpu() for name, tensor in _checked(fold(copy.deepcopy(model)).state_dict()).items()}
     tensors = dict[str, Tensor]()
     for name, source in frozen.items():
+        _refuse_coefficients(name, source, state)
         _check_fit(name, source, state)
         weight = state.pop(name)
         positions = torch.nonzero(_bits(weight) != _bits(source.tensor().to(weight.dtype))).flatten()
@@ -56,8 +61,19 @@ def save_freezenet(model: nn.Module, frozen: Mapping[str, FrozenValues], path: s
         tensors[f"{name}:values"] = weight.flatten()[positions]
     for name, tensor in state.items():
         tensors[name] = tensor.contiguous().clone()  # tied tensors share memory, which the format refuses
-    document = {"version": VERSION, "frozen": {name: source.to_json() for name, source in frozen.items()}}
-    _write(path, save(tensors, metadata={_ENTRY: json.dumps(document)}))
+    records = {name: source.to_json() for name, source in frozen.items()}
+    document = {"version": VERSION, "sha256": _digest(frozen, tensors), "frozen": records}
+    with written_whole(path) as file:
+        file.write(save(tensors, metadata={_ENTRY: json.dumps(document)}))
+
+
+def fitting(model: nn.Module, frozen: Mapping[str, FrozenValues]) -> dict[str, FrozenValues]:
+    """Those of ``frozen`` that are whole weights of ``model``, which is folded: what a file can hold as a seed.
+
+    Coefficients of a filter basis are none, and neither are weights that were shrunk since.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    return {name: source for name, source in frozen.items() if shapes.get(name) == source.shape}
 
 
 def load_freezenet(model: ModelT, path: str | Path) -> ModelT:
@@ -70,7 +86,11 @@ def load_freezenet(model: ModelT, path: str | Path) -> ModelT:
     path = Path(path)
     try:
         metadata, tensors = _read(path)
-        model.load_state_dict(_state(model.state_dict(), metadata, tensors))
+        records, digest = _records(metadata)
+        state = _state(_checked(model.state_dict()), records, tensors)
+        if digest != _digest(records, tensors):
+            raise ValueError("its content is not what was saved, the file is damaged; copy it anew")
+        model.load_state_dict(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return model
@@ -84,9 +104,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ValueError(f"no readable FreezeNet checkpoint, missing or truncated ({error}); copy it anew") from error
 
 
-def _state(own: dict[str, Any], metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _state(
+    own: dict[str, Tensor], records: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """``own``, the state of the model, with every tensor replaced by that of the file."""
-    records = _records(metadata)
     for name, source in records.items():
         _check_fit(name, source, own)
     expected = set(own) - set(records) | {f"{name}:{part}" for name in records for part in ("gaps", "values")}
@@ -104,7 +125,8 @@ def _state(own: dict[str, Any], metadata: Mapping[str, str], tensors: dict[str, 
     return own
 
 
-def _records(metadata: Mapping[str, str]) -> dict[str, FrozenValues]:
+def _records(metadata: Mapping[str, str]) -> tuple[dict[str, FrozenValues], str]:
+    """What is frozen, and the checksum."""
     if _ENTRY not in metadata:
         raise ValueError("not a FreezeNet checkpoint; save_freezenet writes them")
     try:
@@ -112,7 +134,8 @@ def _records(metadata: Mapping[str, str]) -> dict[str, FrozenValues]:
         version = document["version"]
         if version != VERSION:
             raise ValueError(f"version {version!r} is unknown, this release reads {VERSION}; use the one that wrote it")
-        return {name: FrozenValues.from_json(record) for name, record in document["frozen"].items()}
+        frozen = {name: FrozenValues.from_json(record) for name, record in document["frozen"].items()}
+        return frozen, document["sha256"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its frozen weights cannot be made, copy it anew or update: {error}") from error
 
@@ -124,6 +147,26 @@ def _check_fit(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> 
         raise ValueError(
             f"frozen: {name!r} is a weight of shape {source.shape}, the model has {found}; "
             "it has to be as it was when its weights were frozen, neither shrunk nor built otherwise"
+        )
+
+
+def _checked(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """``state``, of which every entry is a tensor: the extra state of a module may be anything."""
+    for name, entry in state.items():
+        if not isinstance(entry, Tensor):
+            raise ValueError(
+                f"model: {name!r} of its state_dict is a {type(entry).__name__}, and the file holds tensors alone; "
+                "let get_extra_state return one, or save the state_dict instead"
+            )
+    return dict(state)
+
+
+def _refuse_coefficients(name: str, source: FrozenValues, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where [out, in, n] was frozen of kernels [out, in, K, K]."""
+    if name in state and len(source.shape) == 3 and state[name].dim() == 4:
+        raise ValueError(
+            f"frozen: {name!r} was frozen as coefficients {source.shape} of a filter basis, which are not saved this "
+            "way; pass fitting(model, frozen) of the folded model, and its kernels are stored whole"
         )
 
 
@@ -145,20 +188,17 @@ def _restored(name: str, source: FrozenValues, tensors: Mapping[str, Tensor]) ->
     return weight.view(source.shape)
 
 
+def _digest(frozen: Mapping[str, FrozenValues], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the records and every tensor with its name, type and shape, in the order of names."""
+    digest = hashlib.sha256(json.dumps({name: frozen[name].to_json() for name in sorted(frozen)}).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _bits(tensor: Tensor) -> Tensor:
     """The bits of each entry: -0.0 is not 0.0 here, and NaN is itself."""
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(kinds[tensor.element_size()]).flatten()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from compress.subspace import Formula, coefficients, detach, formula_of
 
 class FrozenSubspace(Formula):
     """The parametrization of one weight tensor of which only some coefficients are trained.
+
+    Casting the model rounds W₀ as it rounds any buffer, and casting back does not bring its bits back; loading a
+    ``state_dict`` does.
 
     Args:
         mask: bool, shaped like the coefficients: the trained ones.
@@ -65,7 +69,7 @@ class FrozenSubspace(Formula):
         return torch.frombuffer(bytearray(json.dumps(self.source.to_json()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take W₀ of a loaded ``state_dict``, whatever seed it came from.
+        """Take W₀ of a loaded ``state_dict``, whatever seed it came from, anew at the precision there is.
 
         Raises:
             ValueError: its shape is another.
@@ -73,9 +77,8 @@ class FrozenSubspace(Formula):
         source = FrozenValues.from_json(json.loads(bytes(state.tolist())))
         if source.shape != self.source.shape:
             raise ValueError(f"state: it was saved for a weight of shape {source.shape}, not {self.source.shape}")
-        if source != self.source:
-            self.source = source
-            self.frozen.copy_(source.tensor(self.frozen.device))
+        self.source = source
+        self.frozen.copy_(source.tensor(self.frozen.device))  # the same source too: a cast may have rounded W₀
 
 
 def freeze(
@@ -102,7 +105,27 @@ def freeze(
         spatial = beta if basis is None else basis(beta)
         weight.module.weight = nn.Parameter(spatial.detach(), requires_grad=wanted)
         parametrize.register_parametrization(weight.module, "weight", formula)
+        parametrized = weight.module.get_submodule("parametrizations.weight")
+        parametrized.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
         # What the basis gives back of the spatial weight is β up to rounding, or not at all if it is overcomplete.
         stored_weight(weight.module).data.copy_(beta.flatten()[formula.positions])
         formulas[weight.name] = formula
     return formulas
+
+
+def _resize(parametrized: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+    """Make room for the k of a state that is about to be loaded.
+
+    Which weights a score chooses may differ between two processes, by the order of batches or by rounding. β stays the
+    same parameter, which an optimizer holds. What does not fit together is left to ``load_state_dict`` to refuse.
+    """
+    beta, formula = parametrized.original, parametrized.get_submodule("0")
+    assert isinstance(beta, nn.Parameter)
+    assert isinstance(formula, FrozenSubspace)
+    values, positions = state.get(f"{prefix}original"), state.get(f"{prefix}0.positions")
+    if values is None or positions is None or values.dim() != 1 or positions.shape != values.shape:
+        return
+    if values.shape != beta.shape and len(values) <= formula.frozen.numel():
+        beta.grad = None
+        beta.data = beta.data.new_zeros(values.shape)
+        formula.positions = formula.positions.new_zeros(positions.shape)

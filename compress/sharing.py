@@ -32,13 +32,6 @@ class Sharing:
     axis: int = 0
     channels: int | None = None
 
-    @property
-    def groups(self) -> int:
-        """Number of groups of filters."""
-        if self.channels is None:
-            return 1
-        return -(-stored_weight(self.weights[0].module).shape[self.axis] // self.channels)
-
 
 def check_sharing(name: object) -> None:
     """Raise ValueError unless ``name`` is a way of sharing."""

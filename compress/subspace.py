@@ -203,12 +203,17 @@ def attach(
     return subspaces
 
 
-def spatial_weights(weights: Iterable[PrunableWeight], bases: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+Spatial = tuple[Tensor, Tensor | None]
+"""A weight and its gradient."""
+
+
+def spatial_weights(weights: Iterable[PrunableWeight], bases: Mapping[str, nn.Module]) -> dict[str, Spatial]:
     """The weights that get a basis, as they are before :func:`attach`, for :func:`detach`; nothing is copied."""
-    return {weight.name: stored_weight(weight.module).detach() for weight in weights if weight.name in bases}
+    stored = {weight.name: stored_weight(weight.module) for weight in weights if weight.name in bases}
+    return {name: (weight.detach(), weight.grad) for name, weight in stored.items()}
 
 
-def detach(weights: Iterable[PrunableWeight], before: Mapping[str, Tensor] | None = None) -> None:
+def detach(weights: Iterable[PrunableWeight], before: Mapping[str, Spatial] | None = None) -> None:
     """Take the formula off again, as if :func:`attach` had not been called.
 
     Args:
@@ -222,7 +227,9 @@ def detach(weights: Iterable[PrunableWeight], before: Mapping[str, Tensor] | Non
         if formula is not None:
             _fold(weight.module)
         if before and weight.name in before:
-            stored_weight(weight.module).data = before[weight.name]
+            stored = stored_weight(weight.module)
+            stored.grad = None  # perhaps of another shape
+            stored.data, stored.grad = before[weight.name]
 
 
 def parametrized_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Formula]]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress import sparsity_report
-from compress.freezenet_checkpoint import save_freezenet
+from compress.freezenet_checkpoint import fitting, save_freezenet
 from compress.frozen import FrozenValues
 from compress.shrink import ShrinkPlan, save_shrunk
 from compress.train import accuracy
@@ -26,6 +26,7 @@ from exporters.bundle import versions, write_golden, write_manifest
 from exporters.inspection import ModelReport, inspect
 from runtime_check.report import render
 
+FREEZENET_NAME = "freezenet.safetensors"
 GOLDEN_SAMPLES = 512
 GOLDEN_BYTES = 32 << 20
 
@@ -39,11 +40,12 @@ def write_bundle(
     recipe: Recipe,
     resolved: dict[str, Any],
     folder: Path,
+    journal: Journal,
 ) -> tuple[ModelReport, ModelReport]:
     """Both ONNX files, the golden sample, the shrunk torch model, the FreezeNet checkpoint and the manifest."""
     example = torch.zeros(1, *data.input_shape)
     settings = recipe.export
-    shapes = _shapes(model)
+    seeded = fitting(model, frozen)
     export(
         model,
         example,
@@ -52,7 +54,7 @@ def write_bundle(
         values=settings.values,
         dynamic_batch=settings.dynamic_batch,
         metadata=metadata(model, data, resolved),
-        seeds={name: source.to_json() for name, source in frozen.items() if shapes.get(name) == source.shape},
+        seeds={name: source.to_json() for name, source in seeded.items()},
     )
     export(
         baseline,
@@ -63,8 +65,17 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
-    if frozen and shapes == _shapes(baseline):
-        save_freezenet(model, frozen, folder / "freezenet.safetensors")
+    if not frozen:
+        pass
+    elif not seeded:
+        journal.notes.append(f"{FREEZENET_NAME}: not written, because no whole weight of the network is out of a seed")
+    elif _shapes(model) != _shapes(baseline):
+        journal.notes.append(
+            f"{FREEZENET_NAME}: not written, because it restores a network of the size that was built and a stage "
+            "shrunk this one; model.safetensors with plan.json holds it"
+        )
+    else:
+        save_freezenet(model, seeded, folder / FREEZENET_NAME)
     inputs, labels = data.sample("test", golden_samples(data))
     write_golden(folder, inputs.numpy(), torch_outputs(model, inputs), labels.numpy())
     inspected = inspect(folder / "dense.onnx"), inspect(folder / "model.onnx")

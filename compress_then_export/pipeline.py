@@ -87,7 +87,7 @@ def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
                 journal.notes += plans[-1].notes
     resolved = recipe.resolved(pruners)
     with journal.stage("export"):
-        inspected = write_bundle(baseline, model, plans, frozen, data, recipe, resolved, workspace.bundle)
+        inspected = write_bundle(baseline, model, plans, frozen, data, recipe, resolved, workspace.bundle, journal)
     with journal.stage("check"):
         document = runtime_check.verify(
             workspace.bundle,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compress import fold
+from compress.freezenet_checkpoint import fitting
 from compress.methods.base import Method
 from compress_then_export.data import Dataset
 from compress_then_export.recipe import Recipe, RecipeError, TrainSection
@@ -40,19 +41,18 @@ def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: 
         ExportError: the model cannot be traced; the message says where.
     """
     device_of(recipe.train)
-    frozen = False
+    seeded = False
     for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True)):
         with _named(f"compress.{number}."):
             section = recipe.stage_train(stage)
             device_of(section)
             rehearsed, understudy = copy.deepcopy(pruner), copy.deepcopy(model)
             rehearsed.attach(understudy, data.loader("train", batch_size=section.batch_size, seed=section.seed))
-            frozen = bool(rehearsed.run.frozen)
-            fold(understudy)
-    if recipe.export.encoding == "seeded" and not frozen:
+            seeded = bool(fitting(fold(understudy), rehearsed.run.frozen))
+    if recipe.export.encoding == "seeded" and not seeded:
         raise RecipeError(
             "export.encoding: seeded needs weights out of a seed, which a last stage {method: freezenet} without "
-            "weight_decay leaves; write auto"
+            "weight_decay leaves, and whole ones, not coefficients of filter bases; write auto"
         )
     if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
         example = torch.zeros(1, *data.input_shape)

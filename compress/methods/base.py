@@ -68,7 +68,9 @@ class Run:
         return [self.subspaces[weight.name].mask for weight in self.weights]
 
     def set_masks(self, masks: Sequence[Tensor]) -> None:
-        """Replace the masks in place."""
+        """Replace the masks in place; ValueError where weights are frozen, for only trained ones are parameters."""
+        if self.frozen:
+            raise ValueError("masks: which weights are frozen is decided on attach; fold the model and attach again")
         for old, new in zip(self.masks(), masks, strict=True):
             old.copy_(new)
 
@@ -305,6 +307,7 @@ class Method(ABC):
             "step": run.step,
             "finished": run.finished,
             "findings": dict(run.findings),
+            "warnings": list(run.warnings),
             "dynamics": run.dynamics.state_dict(),
         }
 
@@ -331,6 +334,7 @@ class Method(ABC):
         run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
+        run.warnings = list(state.get("warnings", ()))
 
 
 def _count(run: Run) -> None:

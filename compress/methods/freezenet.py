@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -94,13 +94,31 @@ class FreezeNet(ScoredOnce):
             _prune_decayed(run)
         return None
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`compress.methods.base.Method.load_state_dict`; what FreezeNet-WD finished is pruned here too."""
+        super().load_state_dict(state)
+        if self.weight_decay:
+            for formula in self.run.subspaces.values():
+                formula.prunes = self.run.finished
+
+    @torch.no_grad()
     def _sources(self, run: Run, *, anew: bool) -> dict[str, FrozenValues]:
-        """One stream of the seed a layer, in layer order; ``anew`` takes the streams after all of these."""
-        shapes = {weight.name: tuple(run.coefficients(weight).shape) for weight in run.weights}
-        sources = frozen_values(self.seed, shapes, self.initialisation)
-        if not anew:
-            return sources
-        return {name: replace(values, stream=values.stream + len(sources)) for name, values in sources.items()}
+        """One stream of the seed a layer, in layer order; ``anew`` takes the streams after all of these.
+
+        Coefficients of a filter basis get the variance of kernel entries, however many there are of them, because
+        kernels have theirs then (002, Algorithm 5.1, lines 19 and 20).
+        """
+        spatial = {weight.name: tuple(cast(Tensor, weight.module.weight).shape) for weight in run.weights}
+        sources = frozen_values(self.seed, spatial, self.initialisation)
+        further = len(sources) if anew else 0
+        return {
+            weight.name: replace(
+                sources[weight.name],
+                stream=sources[weight.name].stream + further,
+                shape=tuple(run.coefficients(weight).shape),
+            )
+            for weight in run.weights
+        }
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """FreezeNet against naive training, the generator and SNIP by hand; FreezeNet-WD; what can be wrong."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -185,10 +186,37 @@ def test_a_state_taken_after_finish_is_pruned_though_loaded_into_a_run_that_is_n
     again.attach(other, data())
     other.load_state_dict(model.state_dict())
     again.load_state_dict(pruner.state_dict())
+    assert again.run.sparsity == pruner.run.sparsity == pytest.approx(0.8, abs=1e-3)
+    assert sparsity_report(other) == sparsity_report(model)
+    assert again.run.warnings == pruner.run.warnings
+    assert "still held" in again.run.warnings[0]
+    old = {key: value for key, value in pruner.state_dict().items() if key != "warnings"}
+    again.load_state_dict(old)
+    assert again.run.warnings == []
     again.finish()
     expected, found = fold(model).state_dict(), fold(other).state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert sparsity_report(other).sparsity == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_run_goes_on_though_another_process_scored_other_batches() -> None:
+    settings: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-3}
+    pruners = FreezeNet(sparsity=0.8, seed=3), FreezeNet(sparsity=0.8, seed=3)
+    models = network(), network()
+    for model, pruner, batches in zip(models, pruners, (data(), data()[1:]), strict=True):
+        pruner.attach(model, batches)
+    counts = [[p.numel() for p in model.parameters()] for model in models]
+    assert counts[0] != counts[1]
+    optimizers = [torch.optim.SGD(model.parameters(), **settings) for model in models]
+    loop(models[0], optimizers[0])
+    for source, target in (models, optimizers, pruners):
+        target.load_state_dict(copy.deepcopy(source.state_dict()))  # type: ignore[attr-defined]
+    for model, optimizer, pruner in zip(models, optimizers, pruners, strict=True):
+        loop(model, optimizer)
+        pruner.finish()
+    assert pruners[0].run.findings == pruners[1].run.findings
+    expected, found = (fold(model).state_dict() for model in models)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_reinit_keeps_the_mask_and_draws_weights_from_further_streams() -> None:
@@ -215,6 +243,29 @@ def test_every_initialisation_trains(initialisation: str) -> None:
     assert all(torch.equal(changed[name], mask) for name, mask in masks_of(pruner).items())
     if initialisation == "signed_constant":
         assert all(len(weight.abs().unique()) == 1 for weight in before.values())
+
+
+@pytest.mark.parametrize("size", [4, 9, 18])
+@pytest.mark.parametrize("initialisation", ["xavier_normal", "kaiming_uniform", "signed_constant"])
+def test_kernels_have_the_variance_of_spatial_ones_however_many_filters_span_them(
+    size: int, initialisation: str
+) -> None:
+    """002, Algorithm 5.1, lines 19 and 20: the fans are those of kernels, c_in · K², not c_in · n."""
+    torch.manual_seed(0)
+    found, plain = (nn.Sequential(nn.Conv2d(16, 64, 3), nn.Flatten(), nn.Linear(256, 5)) for _ in range(2))
+    settings: dict[str, Any] = {"score": "magnitude", "sparsity": 1, "initialisation": initialisation, "seed": 5}
+    batches = [(torch.randn(4, 16, 4, 4), torch.arange(4))]
+    for model, bases in ((found, {"interspace": "fine", "basis": "random", "basis_size": size}), (plain, {})):
+        pruner = FreezeNet(**settings, **bases)
+        pruner.attach(model, batches)
+        fans = 16 * 9 if initialisation == "kaiming_uniform" else (16 + 64) * 9 / 2
+        weight = model[0].weight
+        assert isinstance(weight, Tensor)
+        assert weight.shape == (64, 16, 3, 3)
+        assert float(weight.detach().var()) * fans == pytest.approx(
+            2 if initialisation == "kaiming_uniform" else 1, rel=0.05
+        )
+    assert [source.shape for source in pruner.run.frozen.values()] == [(64, 16, 3, 3), (5, 256)]
 
 
 def test_biases_alone_learn() -> None:
@@ -279,6 +330,15 @@ def test_wrong_settings_name_the_argument(settings: dict[str, Any], message: str
 def test_others_refuse_to_cut_everything() -> None:
     with pytest.raises(ValueError, match=r"sparsity: 1 is not a fraction in \[0, 1\)"):
         AtInit(sparsity=1)
+
+
+def test_masks_of_frozen_weights_cannot_be_replaced() -> None:
+    pruner = FreezeNet(sparsity=0.8)
+    pruner.attach(network(), data())
+    before = pruner.run.masks()
+    with pytest.raises(ValueError, match="masks: which weights are frozen is decided on attach"):
+        pruner.run.set_masks([~mask for mask in before])
+    assert all(torch.equal(a, b) for a, b in zip(before, pruner.run.masks(), strict=True))
 
 
 @pytest.mark.parametrize("settings", [{}, {"reinit": True}, {"weight_decay": True}])

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from compress import fold
 from compress.budget import keep_count
-from compress.freezenet_checkpoint import load_freezenet, save_freezenet
+from compress.freezenet_checkpoint import fitting, load_freezenet, save_freezenet
 from compress.methods import FreezeNet
 from compress_then_export.models import build
 
@@ -139,6 +139,21 @@ def test_bits_are_kept_that_compare_equal_or_to_nothing(tmp_path: Path) -> None:
     assert torch.equal(restored.view(torch.int32), model[0].weight.view(torch.int32))  # type: ignore[index,union-attr,arg-type,call-overload,operator]
 
 
+@pytest.mark.parametrize("basis", [{}, {"basis": "random", "basis_size": 4}])
+def test_coefficients_of_filter_bases_are_refused_and_their_kernels_can_be_stored(
+    basis: dict[str, Any], tmp_path: Path
+) -> None:
+    model, pruner = trained(network(), (3, 8, 8), interspace="fine", **basis)
+    for each in (model, fold(copy.deepcopy(model))):
+        with pytest.raises(ValueError, match=r"frozen: '0.weight' was frozen as coefficients \(8, 3, \d\) of a filter"):
+            save_freezenet(each, pruner.run.frozen, tmp_path / "file")
+    fold(model)
+    stored = fitting(model, pruner.run.frozen)
+    assert list(stored) == ["6.weight", "8.weight"]
+    save_freezenet(model, stored, tmp_path / "file")
+    assert same(load_freezenet(fresh(), tmp_path / "file"), model)
+
+
 def test_half_precision(tmp_path: Path) -> None:
     model, pruner = trained(network(), (3, 8, 8))
     fold(model).half()
@@ -195,6 +210,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "another format": (lambda metadata, tensors: metadata.clear(), "not a FreezeNet checkpoint"),
     "version": (said('{"version": 7, "frozen": {}}'), "version 7 is unknown, this release reads 1"),
     "no version": (said("{}"), "cannot be made"),
+    "no checksum": (said('{"version": 1, "frozen": {}}'), "cannot be made, .*'sha256'"),
     "no JSON": (said("{"), "cannot be made"),
     "a list": (said("[1]"), "cannot be made"),
     "a list of records": (said('{"version": 1, "frozen": [1]}'), "cannot be made"),
@@ -205,6 +221,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "seed a text": (record(seed="7"), "seed: '7'"),
     "distribution": (record(distribution="cauchy"), "distribution: 'cauchy'"),
     "generator": (record(generator="philox"), r"record: .*generator"),
+    "another seed": (record(seed=7), "not what was saved, the file is damaged"),
     "scale": (record(scale=float("nan")), "scale: nan"),
     "shape": (record(shape=[8, 3, 9]), r"'0.weight' is a weight of shape \(8, 3, 9\), the model has one of shape"),
     "shape huge": (record(shape=[2**15, 2**15]), r"'0.weight' is a weight of shape \(32768, 32768\)"),
@@ -213,6 +230,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "positions missing": (tensor("0.weight:gaps", None), "'0.weight:gaps' is missing"),
     "bias missing": (tensor("3.bias", None), r"'3.bias' is missing"),
     "tensor too many": (tensor("extra", torch.ones(1)), "'extra' is not of this model"),
+    "another bias": (tensor("3.bias", torch.ones(12)), "not what was saved, the file is damaged"),
     "bias of another shape": (tensor("3.bias", torch.ones(7)), r"'3.bias' is torch.float32 of shape \(7,\)"),
     "bias of another type": (tensor("3.bias", torch.ones(12).double()), "'3.bias' is torch.float64"),
     "wrong count": (longer, r"'0.weight' has \d+ positions for \d+ values"),
@@ -239,6 +257,24 @@ def test_hostile_files_are_named_and_change_nothing(name: str, saved: tuple[Path
     assert same(model, before)
 
 
+def test_one_bit_flipped_anywhere_is_found_and_changes_nothing(tmp_path: Path) -> None:
+    """Every byte of a small file: lengths, names, records of the seed, and the data."""
+    torch.manual_seed(1)
+    model, pruner = trained(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6)), (3, 2, 2))
+    save_freezenet(model, pruner.run.frozen, tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6))
+    before = copy.deepcopy(other)
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged: "):
+            load_freezenet(other, tmp_path / "damaged")
+    assert same(other, before)
+    assert same(load_freezenet(other, tmp_path / "file"), fold(model))
+
+
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_truncated_files(length: int, saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
     path = tmp_path / "short.safetensors"
@@ -250,6 +286,27 @@ def test_truncated_files(length: int, saved: tuple[Path, nn.Module], tmp_path: P
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="missing or truncated"):
         load_freezenet(network(), tmp_path / "none")
+
+
+class Talkative(nn.ReLU):
+    """A module whose state is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def test_a_state_that_is_no_tensor_is_named(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    plain = network()
+    plain[2] = Talkative()  # type: ignore[operator]
+    model, pruner = trained(plain, (3, 8, 8))
+    message = r"model: '2._extra_state' of its state_dict is a dict"
+    with pytest.raises(ValueError, match=message):
+        save_freezenet(model, pruner.run.frozen, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+    with pytest.raises(ValueError, match=message):
+        load_freezenet(fold(model), saved[0])
 
 
 def test_what_cannot_be_saved_leaves_the_file_that_is_there(tmp_path: Path) -> None:

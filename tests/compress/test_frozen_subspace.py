@@ -100,6 +100,50 @@ def test_state_dict_holds_trained_values_positions_and_seed_and_restores_the_net
     assert all(torch.equal(expected[key], restored[key]) for key in expected)
 
 
+def test_a_state_of_other_counts_is_taken_into_the_same_parameters_and_trains_on() -> None:
+    model, masks = frozen_network(share=0.4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    step(model, optimizer)
+    other, others = frozen_network(share=0.1)
+    assert all(int(masks[name].sum()) != int(others[name].sum()) for name in masks)
+    resumed = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    step(other, resumed)  # leaves gradients of the old shape
+    parameters = list(other.parameters())
+    twin = copy.deepcopy(other)
+    for each, its in ((other, resumed), (twin, torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9))):
+        each.load_state_dict(model.state_dict())
+        its.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(a is b for a, b in zip(parameters, other.parameters(), strict=True))
+    assert all(p.grad is None or p.grad.shape == p.shape for p in other.parameters())
+    for each, its in ((model, optimizer), (other, resumed)):
+        step(each, its)
+    expected, found = fold(model).state_dict(), fold(other).state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert not torch.equal(fold(twin).state_dict()["0.weight"], found["0.weight"])  # one step behind
+
+
+@pytest.mark.parametrize("name", ["0.positions", "original"])
+def test_a_state_that_does_not_fit_together_is_refused(name: str) -> None:
+    model, _ = frozen_network()
+    state = model.state_dict()
+    key = f"0.parametrizations.weight.{name}"
+    state[key] = state[key][:-1]
+    before = dense_weights(model)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        model.load_state_dict(state)
+    assert all(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
+
+
+def test_loading_a_state_brings_back_what_a_cast_has_rounded() -> None:
+    model, _ = frozen_network()
+    state = copy.deepcopy(model.state_dict())
+    before = dense_weights(model)
+    model.half().float()
+    assert not any(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
+    model.load_state_dict(state)
+    assert all(torch.equal(before[name], weight) for name, weight in dense_weights(model).items())
+
+
 def test_state_of_another_shape_is_refused() -> None:
     source = frozen_values(0, {"a": (4, 3)})["a"]
     formula = FrozenSubspace(torch.ones(4, 3, dtype=torch.bool), source)

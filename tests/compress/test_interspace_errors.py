@@ -17,11 +17,16 @@ class Fails(Exception):
 
 @pytest.mark.parametrize("basis", ["standard", "random", "fitted"])
 @pytest.mark.parametrize("moment", ["score", "registration"])
-def test_a_failure_while_attaching_leaves_every_bit(basis: Any, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_attaching_leaves_every_bit_and_gradient(
+    basis: Any, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object, **__: object) -> Any:
         raise Fails
 
     model, before = network(), network()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     if moment == "score":
         pruner: Method = AtInit(sparsity=0.5, interspace="coarse", basis=basis)
         monkeypatch.setattr(AtInit, "masks_at", fails)
@@ -40,6 +45,7 @@ def test_a_failure_while_attaching_leaves_every_bit(basis: Any, moment: str, mon
         pruner.attach(model)
     monkeypatch.undo()
     assert same(model, before)
+    assert all(parameter.grad is gradients[name] for name, parameter in model.named_parameters())
     assert [type(m) for m in model.modules()] == [type(m) for m in before.modules()]
     pruner.attach(model, [(torch.randn(4, 3, 8, 8), torch.arange(4))])
 

@@ -66,8 +66,9 @@ def test_resnet50_adds_about_a_hundredth_of_a_percent() -> None:
 def test_channels_are_neighbours_from_the_first_and_the_last_group_may_be_smaller() -> None:
     model = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Conv2d(10, 6, 3), nn.Conv2d(6, 6, 3, groups=6))
     weights = prunable_weights(model).weights
-    assert [s.groups for s in shared(model, weights, "out_4")] == [3, 2, 2]
-    assert [s.groups for s in shared(model, weights, "in_4")] == [1, 3, 1]
+    for sharing, groups_each in (("out_4", [3, 2, 2]), ("in_4", [1, 3, 1])):
+        found, _ = Interspace(sharing=sharing).start(model, weights)
+        assert [len(found[weight.name].filters) for weight in weights] == groups_each
     assert parameters(model, "out_4") == 7 * 81
     one, _ = Interspace(sharing="in_4", basis="onb").start(model, weights)
     filters = one["1.weight"].of_channels(10)

@@ -99,6 +99,36 @@ def test_freezenet_wd_ends_pruned_without_a_seed(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "freezenet.safetensors").exists()
 
 
+def test_filter_bases_leave_kernels_whole_and_the_linear_layers_to_the_seed(tmp_path: Path) -> None:
+    report = document(run(tmp_path, "out", "compress.0.interspace=fine", "compress.0.train.epochs=1"))
+    encodings = {layer["name"].split(".")[0]: layer["encoding"] for layer in report["layers"]}
+    assert encodings["fc1"] == "seeded"
+    assert encodings["conv1"] != "seeded"
+    assert report["parity"]["argmax_agreement"] == 1
+    fresh = lambda: build("builtin:lenet5_caffe", num_classes=10, in_channels=1)  # noqa: E731
+    restored = load_freezenet(fresh(), tmp_path / "out" / "freezenet.safetensors").state_dict()
+    whole = load_shrunk(fresh(), tmp_path / "out").state_dict()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in restored.items())
+
+
+def test_seeded_is_refused_before_training_where_only_coefficients_are_frozen(tmp_path: Path) -> None:
+    settings = ("compress.0.interspace=fine", "compress.0.exclude=[fc*]", "export.encoding=seeded")
+    result = run(tmp_path, "out", *settings)
+    assert result.exit_code != 0
+    assert "export.encoding: seeded needs weights out of a seed" in result.stderr
+    assert "train" not in result.stderr.split("export.encoding")[0]
+
+
+@pytest.mark.slow
+def test_a_shrunk_network_has_no_checkpoint_of_the_seed_and_the_report_says_why(tmp_path: Path) -> None:
+    first = "{method: one_shot, structure: filters, sparsity: 0.5, train: {epochs: 0}}"
+    last = "{method: freezenet, sparsity: 0.99, train: {epochs: 1}}"
+    report = document(run(tmp_path, "out", f"compress=[{first}, {last}]"))
+    assert not (tmp_path / "out" / "freezenet.safetensors").exists()
+    (note,) = [note for note in report["notes"] if note.startswith("freezenet.safetensors: ")]
+    assert "a stage shrunk this one; model.safetensors with plan.json holds it" in note
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.gapcodes import decode, encode
+from compress.positions import decode, encode
 
 
 def read(codes: list[int], largest: int) -> list[int]:

@@ -253,14 +253,16 @@ def report(rows: list[dict[str, Any]], sparsities: tuple[float, ...]) -> str:
         best = max(ALPHAS, key=lambda a: _mean(_values(rows, f"g-cops {a}", sparsity, "validation")), default=None)
         cells["g-cops", sparsity] = _values(rows, f"g-cops {best}", sparsity, "accuracy")
     for name in (*names, "g-cops"):
-        lines.append(f"| {name} | " + " | ".join(_cell(cells[name, q]) for q in sparsities) + " |")
+        if any(cells[name, sparsity] for sparsity in sparsities):
+            lines.append(f"| {name} | " + " | ".join(_cell(cells[name, q]) for q in sparsities) + " |")
     lines += ["", _header("first minus second", sparsities)]
     for first, second, claim in CLAIMS:
         gaps = []
         for sparsity in sparsities:
             pairs = zip(cells.get((first, sparsity), ()), cells.get((second, sparsity), ()), strict=False)
             gaps.append(_cell([one - other for one, other in pairs]))
-        lines.append(f"| {first} − {second} ({claim}) | " + " | ".join(gaps) + " |")
+        if any(gaps):
+            lines.append(f"| {first} − {second} ({claim}) | " + " | ".join(gaps) + " |")
     return "\n".join(lines)
 
 

@@ -22,12 +22,13 @@ from typing import Any
 import click
 import torch
 from torch import nn
+from training import train
 
-from compress import fold, sparsity_report
+from compress import sparsity_report
 from compress.learning_rate import SCHEDULES, LearningRate, Schedule
 from compress.methods import DPF, FineTune, Gradual, Method, OneShot
 from compress.methods.ramped import Ramped
-from compress.train import TrainSettings, accuracy, fit
+from compress.train import TrainSettings, accuracy
 from compress_then_export.data import Dataset, open_data
 from compress_then_export.models import build, describe
 
@@ -75,25 +76,17 @@ class Task:
         """One stage; a method is attached, trained and folded."""
         setting = self.setting
         loader = self.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
-        schedule = LearningRate(schedule=setting.schedule)
         settings = TrainSettings(
             epochs=epochs,
             batch_size=setting.batch_size,
             lr=lr or setting.lr,
             weight_decay=setting.weight_decay,
             seed=self.seed,
-            learning_rate=schedule,
+            learning_rate=LearningRate(schedule=setting.schedule),
         )
-        total = len(loader) * epochs
         if isinstance(method, Ramped):
-            method = replace(method, ramp_steps=int(total * setting.ramp), period=setting.period)
-        pruner = None if method is None else method.planned(total, schedule.drops(total))
-        if pruner is not None:
-            pruner.attach(model, loader)
-        fit(model, loader, settings, pruner=pruner)
-        if pruner is not None:
-            pruner.finish()
-            fold(model)
+            method = replace(method, ramp_steps=int(len(loader) * epochs * setting.ramp), period=setting.period)
+        train(model, loader, settings, method)
 
     def run(self, method: str, sparsity: float) -> nn.Module:
         epochs, fine = self.setting.epochs, self.setting.lr / 2

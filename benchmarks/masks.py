@@ -27,12 +27,12 @@ import click
 import torch
 from torch import nn
 from torch.nn import functional
+from training import train
 
-from compress import fold
 from compress.learning_rate import LearningRate
 from compress.methods import DPF, SET, AtInit, FreezeNet, Gradual, Method, RigL
 from compress.prunable import prunable_weights
-from compress.train import TrainSettings, accuracy, fit
+from compress.train import TrainSettings, accuracy
 from compress_then_export.data import Dataset, open_data
 from compress_then_export.models import build, describe
 
@@ -130,7 +130,6 @@ class Task:
         """Train one network; its accuracy on the test images and on those held out."""
         setting = self.setting
         loader = self.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
-        schedule = LearningRate(schedule="step")
         settings = TrainSettings(
             epochs=setting.epochs,
             batch_size=setting.batch_size,
@@ -138,16 +137,10 @@ class Task:
             nesterov=False,
             weight_decay=setting.weight_decay,
             seed=self.seed,
-            learning_rate=schedule,
+            learning_rate=LearningRate(schedule="step"),
         )
-        model, method, total = self.model(), self.pruner(name, sparsity), len(loader) * setting.epochs
-        pruner = None if method is None else method.planned(total, schedule.drops(total))
-        if pruner is not None:
-            pruner.attach(model, loader)
-        fit(model, loader, settings, pruner=pruner)
-        if pruner is not None:
-            pruner.finish()
-            fold(model)
+        model = self.model()
+        train(model, loader, settings, self.pruner(name, sparsity))
         return {
             "accuracy": accuracy(model, self.data.loader("test", batch_size=500)),
             "validation": accuracy(model, self.validation.loader("test", batch_size=500)),

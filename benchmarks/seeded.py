@@ -19,10 +19,10 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
+from onnx_session import session
 from torch import nn
 from torch.nn import functional
 
@@ -129,15 +129,6 @@ def parts(path: Path) -> dict[str, int]:
             found["generator"] += field_bytes(part)
     found["graph"] = path.stat().st_size - sum(found.values())
     return found
-
-
-def session(path: Path, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def outputs(path: Path, samples: NDArray[np.float32]) -> NDArray[np.uint32]:

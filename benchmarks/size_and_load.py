@@ -26,6 +26,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
+from onnx_session import session
 from torch import nn
 
 from compress_then_export.vision import torchvision
@@ -73,15 +74,6 @@ def pruned(name: str, sparsity: float) -> nn.Module:
             else:
                 parameter.add_(0.01)  # biases of zero would be left out of the file
     return model
-
-
-def session(path: Path, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def outputs(opened: onnxruntime.InferenceSession, image: NDArray[np.float32]) -> NDArray[np.float32]:

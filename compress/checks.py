@@ -1,4 +1,4 @@
-"""The first half of every "wrong setting" message."""
+"""What settings must be, and the first half of every message about one that is not."""
 
 from __future__ import annotations
 
@@ -13,3 +13,16 @@ def require_whole(argument: str, value: object, least: int, what: str = "a whole
     """Raise ValueError naming ``argument`` unless ``value`` is an int, no bool, and at least ``least``."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= least
     require(good, argument, value, f"{what}, {least} or more")
+
+
+def known_steps(argument: str, value: int | None, meaning: str) -> int:
+    """A step count that ``planned`` fills where it was left open.
+
+    Raises:
+        ValueError: it was left open, and nobody planned it; ``meaning`` says what to give.
+    """
+    if value is None:
+        raise ValueError(
+            f"{argument}: not set; give {meaning}, or call planned(total_steps, lr_drops) to have it chosen"
+        )
+    return value

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from compress.methods.base import Run
+from compress.methods.run import Run
 from compress.methods.scored import ScoredOnce
 
 

@@ -1,4 +1,4 @@
-"""The protocol that every method follows, and the state of one run of it.
+"""The protocol that every method follows.
 
     pruner = DPF(sparsity=0.9, ramp_steps=4000)
     pruner.attach(model, batches)                    # before the optimizer is built
@@ -12,7 +12,7 @@ the end. Everything else is here, once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -23,15 +23,12 @@ from torch.optim import Optimizer
 from compress.bases import Initialisation
 from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
-from compress.frozen import FrozenValues
-from compress.frozen_subspace import FrozenSubspace
 from compress.interspace import Interspace, findings
-from compress.prunable import PrunableWeight, prunable_weights, stored_weight
+from compress.methods.run import Batches, Run
+from compress.prunable import prunable_weights, stored_weight
 from compress.sharing import NAMES as SHARINGS
-from compress.subspace import Formula, attach, coefficients, detach, spatial_weights
+from compress.subspace import Formula, attach, detach, spatial_weights
 from compress.suggestion import did_you_mean
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 _NOTED = 0.01  # difference of sparsities
 
@@ -39,54 +36,6 @@ _NOTED = 0.01  # difference of sparsities
 def setting(default: Any, text: str) -> Any:
     """A dataclass field with the help text that ``compress-then-export methods`` prints."""
     return field(default=default, metadata={"help": text})
-
-
-@dataclass(kw_only=True)
-class Run:
-    """A method at work on one model: its layers, its data, the step, and what was recorded.
-
-    The report repeats ``warnings``, which are sentences, and ``findings``, single figures such as λ* of COPS.
-    """
-
-    model: nn.Module
-    batches: Batches
-    weights: tuple[PrunableWeight, ...]
-    subspaces: dict[str, Formula]
-    left_out: dict[str, str]
-    dynamics: MaskDynamics
-    warnings: list[str] = field(default_factory=list)
-    findings: dict[str, float] = field(default_factory=dict)
-    step: int = 0
-    finished: bool = False
-
-    def coefficients(self, weight: PrunableWeight) -> Tensor:
-        """β of one weight, masked coefficients included."""
-        return coefficients(weight.module)
-
-    def masks(self) -> list[Tensor]:
-        """Current masks in layer order, each broadcastable to its weight."""
-        return [self.subspaces[weight.name].mask for weight in self.weights]
-
-    def set_masks(self, masks: Sequence[Tensor]) -> None:
-        """Replace the masks in place; ValueError where weights are frozen, for only trained ones are parameters."""
-        if self.frozen:
-            raise ValueError("masks: which weights are frozen is decided on attach; fold the model and attach again")
-        for old, new in zip(self.masks(), masks, strict=True):
-            old.copy_(new)
-
-    @property
-    def frozen(self) -> dict[str, FrozenValues]:
-        """Where frozen values come from, by weight name; empty for methods that leave no weight frozen."""
-        formulas = self.subspaces.items()
-        return {name: formula.source for name, formula in formulas if isinstance(formula, FrozenSubspace)}
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of units that are masked and therefore zero now; 0 where masked ones are frozen, not pruned."""
-        if not all(formula.prunes for formula in self.subspaces.values()):
-            return 0.0
-        masks = self.masks()
-        return 1.0 - sum(int(torch.count_nonzero(m)) for m in masks) / sum(m.numel() for m in masks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from compress.budget import DISTRIBUTIONS, Distribution, check_minimum
 from compress.checks import require, require_whole
-from compress.methods.base import Method, Run, setting
+from compress.methods.base import Method, setting
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 from compress.structures import NAMES, Filters, Neighbours, Structure, structure_called
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from compress.methods.base import Run
 from compress.methods.ramped import Ramped
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 
 

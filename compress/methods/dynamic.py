@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from compress.budget import Distribution, top_mask
-from compress.checks import require, require_whole
-from compress.methods.base import Run, setting
+from compress.checks import known_steps, require, require_whole
+from compress.methods.base import setting
 from compress.methods.budgeted import Budgeted
+from compress.methods.run import Run
 from compress.prunable import stored_weight
 from compress.schedules import cosine
 from compress.structures import Neighbours
@@ -84,12 +85,7 @@ class Dynamic(Budgeted):
         Raises:
             ValueError: it was left open, and nobody planned it.
         """
-        if self.stop_step is None:
-            raise ValueError(
-                "stop_step: not set; give the optimizer step after which the mask rests, "
-                "or call planned(total_steps, lr_drops) to have it chosen"
-            )
-        return self.stop_step
+        return known_steps("stop_step", self.stop_step, "the optimizer step after which the mask rests")
 
     def is_update(self, step: int) -> bool:
         """Whether the mask moves after ``step`` optimizer steps."""

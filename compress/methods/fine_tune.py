@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from compress.methods.base import Method, Run
+from compress.methods.base import Method
+from compress.methods.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

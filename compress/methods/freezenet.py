@@ -14,7 +14,8 @@ from torch import Tensor
 from compress.checks import require, require_whole
 from compress.frozen import DISTRIBUTIONS, FrozenValues, frozen_values
 from compress.frozen_subspace import freeze
-from compress.methods.base import Run, setting
+from compress.methods.base import setting
+from compress.methods.run import Run
 from compress.methods.scored import ScoredOnce
 from compress.prunable import stored_weight
 

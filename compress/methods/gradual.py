@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compress.methods.base import Run, setting
+from compress.methods.base import setting
 from compress.methods.ramped import Ramped
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 
 

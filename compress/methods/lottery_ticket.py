@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from compress.checks import require, require_whole
-from compress.methods.base import Run, setting
+from compress.checks import known_steps, require, require_whole
+from compress.methods.base import setting
 from compress.methods.ranked import Ranked
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 from compress.structures import Neighbours
 from compress.subspace import Subspace
@@ -84,12 +85,7 @@ class LotteryTicket(Ranked):
         Raises:
             ValueError: it was left open, and nobody planned it.
         """
-        if self.round_steps is None:
-            raise ValueError(
-                "round_steps: not set; give the number of optimizer steps of one training, "
-                "or call planned(total_steps, lr_drops) to have it chosen"
-            )
-        return self.round_steps
+        return known_steps("round_steps", self.round_steps, "the number of optimizer steps of one training")
 
     @property
     def prunings(self) -> int:

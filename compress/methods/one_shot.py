@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from compress.methods.base import Run
 from compress.methods.ranked import Ranked
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 
 

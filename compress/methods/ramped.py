@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from compress.checks import require_whole
+from compress.checks import known_steps, require_whole
 from compress.methods.base import setting
 from compress.methods.ranked import Ranked
 from compress.schedules import cubic
@@ -48,9 +48,4 @@ class Ramped(Ranked):
         Raises:
             ValueError: it was left open, and nobody planned it.
         """
-        if self.ramp_steps is None:
-            raise ValueError(
-                "ramp_steps: not set; give the number of optimizer steps over which sparsity grows, "
-                "or call planned(total_steps, lr_drops) to have it chosen"
-            )
-        return self.ramp_steps
+        return known_steps("ramp_steps", self.ramp_steps, "the number of optimizer steps over which sparsity grows")

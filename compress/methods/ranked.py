@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.methods.base import Run
 from compress.methods.budgeted import Budgeted
+from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from compress.methods.base import Run
 from compress.methods.dynamic import Dynamic
+from compress.methods.run import Run
 from compress.sampling import Cycle
 from compress.scores import gradient
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from compress.budget import keep_count
 from compress.checks import require, require_whole
 from compress.cops import cops
-from compress.methods.base import Run, setting
+from compress.methods.base import setting
 from compress.methods.budgeted import Budgeted
+from compress.methods.run import Run
 from compress.sampling import Batch, class_balanced, of_classes, undisturbed
 from compress.scores import SCORES, score_called
 from compress.suggestion import did_you_mean

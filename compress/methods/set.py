@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from compress.methods.base import Run
 from compress.methods.dynamic import Dynamic
+from compress.methods.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,24 +2,19 @@
 
 import copy
 import io
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from method_checks import network
-from torch import Tensor, nn
+from method_checks import DATA, STEPS, batch, network, optimizer_of, train, trained, units
 
-from compress import fold, sparsity_report
+from compress import fold
 from compress.budget import keep_count
 from compress.methods import (
     DPF,
     SET,
     AtInit,
-    FineTune,
     FreezeNet,
     Gradual,
     LotteryTicket,
@@ -27,13 +22,8 @@ from compress.methods import (
     OneShot,
     RigL,
     available,
-    settings_of,
 )
-from compress.methods.dynamic import Dynamic
-from compress.prunable import prunable_weights
 from compress.structures import Neighbours
-
-STEPS = 40
 
 TABLE: dict[str, Callable[[], Method]] = {
     "one_shot": lambda: OneShot(sparsity=0.8),
@@ -100,52 +90,6 @@ TABLE: dict[str, Callable[[], Method]] = {
     "lottery_ticket-filters": lambda: LotteryTicket(sparsity=0.45, round_steps=10, structure="filters"),
 }
 METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
-
-
-def batch(step: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    return torch.randn(8, 3, 8, 8, generator=generator), torch.randint(0, 5, (8,), generator=generator)
-
-
-DATA = [batch(-1), batch(-2)]
-
-
-def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
-
-
-def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, steps: range) -> None:
-    for step in steps:
-        inputs, labels = batch(step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-        pruner.step(optimizer)
-
-
-def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
-    model, pruner = network(), make()
-    pruner.attach(model, DATA)
-    train(model, pruner, optimizer_of(model), range(STEPS))
-    pruner.finish()
-    return model, pruner
-
-
-def units(pruner: Method, model: nn.Module) -> list[tuple[int, int]]:
-    """(units, living units) of every prunable layer, of a folded model or of coefficients; trained ones are living."""
-    if isinstance(pruner, Dynamic) or pruner.interspace is not None:
-        # What grew at 0 and got no gradient since, behind a dead ReLU, is 0 still; zeros of β are none of W.
-        alive = [pruner.alive(pruner.run, weight) for weight in pruner.run.weights]
-        return [(mask.numel(), int(mask.sum())) for mask in alive]
-    counts = []
-    for weight in prunable_weights(model, skip_last_linear=pruner.skip_last_linear).weights:
-        tensor = weight.module.weight
-        assert isinstance(tensor, Tensor)
-        frozen = pruner.run.frozen.get(weight.name)
-        living = tensor != 0 if frozen is None else tensor != frozen.tensor()
-        alive = pruner.units.scores(living.float(), weight.filter_axis) > 0
-        counts.append((alive.numel(), int(alive.sum())))
-    return counts
 
 
 @METHODS
@@ -257,100 +201,3 @@ def test_exports_and_onnxruntime_agrees(make: Callable[[], Method], tmp_path: An
 def test_every_method_is_in_the_table() -> None:
     named = {make().name for make in TABLE.values()} | {"fine_tune"}  # has its own tests below
     assert set(available()) == named
-
-
-def test_gradual_never_regrows_and_dpf_does() -> None:
-    regrown = {}
-    for name in ("gradual", "dpf"):
-        model, pruner = network(), TABLE[name]()
-        pruner.attach(model)
-        optimizer = optimizer_of(model)
-        regrown[name] = 0
-        dead = [~mask for mask in pruner.run.masks()]
-        for step in range(STEPS):
-            train(model, pruner, optimizer, range(step, step + 1))
-            masks = pruner.run.masks()
-            regrown[name] += sum(int((d & m).sum()) for d, m in zip(dead, masks, strict=True))
-            dead = [~mask for mask in masks]
-    assert regrown["gradual"] == 0
-    assert regrown["dpf"] > 0
-
-
-def test_fine_tune_keeps_the_zeros_through_momentum_and_weight_decay() -> None:
-    model = fold(trained(TABLE["dpf"])[0])
-    zeros = [p == 0 for p in model.parameters()]
-    before = sparsity_report(model)
-    pruner = FineTune()
-    pruner.attach(model)
-    train(model, pruner, optimizer_of(model), range(20))
-    pruner.finish()
-    fold(model)
-    assert sparsity_report(model).sparsity == before.sparsity
-    assert all(bool((p[z] == 0).all()) for p, z in zip(model.parameters(), zeros, strict=True))
-
-
-def test_filters_keep_one_in_every_layer_unless_told_otherwise() -> None:
-    model = network()
-    with torch.no_grad():
-        model[0].weight.mul_(1e-6)
-    OneShot(sparsity=0.6, structure="filters").attach(model)
-    assert int((model[0].weight != 0).flatten(1).any(1).sum()) == 1
-    model = network()
-    with torch.no_grad():
-        model[0].weight.mul_(1e-6)
-    OneShot(sparsity=0.6, structure="filters", minimum_units=0).attach(model)
-    assert int((model[0].weight != 0).sum()) == 0
-
-
-def test_training_that_ends_early_still_meets_the_budget_and_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model, pruner = network(), DPF(sparsity=0.9, ramp_steps=1000)
-    pruner.attach(model)
-    train(model, pruner, optimizer_of(model), range(5))
-    pruner.finish()
-    assert "before the mask was ranked at its last sparsity" in caplog.text
-    assert pruner.run.warnings
-    counts = units(pruner, fold(model))
-    assert sum(alive for _, alive in counts) == keep_count(sum(total for total, _ in counts), 0.9)
-
-
-def test_planned_fills_only_what_is_open() -> None:
-    assert DPF(sparsity=0.9).planned(1000, [500, 750]).ramp_steps == 750
-    assert DPF(sparsity=0.9).planned(1000, []).ramp_steps == 750
-    assert DPF(sparsity=0.9, ramp_steps=10).planned(1000, [500, 750]).ramp_steps == 10
-    assert Gradual(sparsity=0.9, start_step=100).planned(1000, [500, 750]).ramp_steps == 650
-    assert OneShot(sparsity=0.9).planned(1000, [500]) == OneShot(sparsity=0.9)
-
-
-def test_settings_have_help() -> None:
-    for method in available().values():
-        assert method.summary
-        assert method.paper
-        assert all(setting.metadata["help"] for setting in settings_of(method))
-
-
-def test_third_parties_register_through_entry_points(tmp_path: Any) -> None:
-    (tmp_path / "third.py").write_text(
-        textwrap.dedent("""
-        from dataclasses import dataclass
-        from typing import ClassVar
-        from compress.methods import OneShot
-        @dataclass(frozen=True, kw_only=True)
-        class Theirs(OneShot):
-            name: ClassVar[str] = "theirs"
-        """)
-    )
-    info = tmp_path / "third-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[compress.methods]\ntheirs = third:Theirs\n")
-    code = "from compress.methods import create; print(create('theirs', sparsity=0.5))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
-    )
-    assert done.stdout.startswith("Theirs("), done.stderr

@@ -73,6 +73,9 @@ class Structure(ABC):
         """Why the structure cannot end at this sparsity, or None."""
         return None
 
+    def check_layers(self, shapes: Sequence[torch.Size], filter_axes: Sequence[int]) -> None:  # noqa: B027 - most fit all
+        """Raise ValueError where the structure fits none of the layers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(Structure):
@@ -141,6 +144,16 @@ class Blocks(Structure):
     def _extent(self, axis: int, filter_axis: int) -> int:
         return self.rows if axis == filter_axis else self.columns
 
+    def check_layers(self, shapes: Sequence[torch.Size], filter_axes: Sequence[int]) -> None:
+        """A block that holds all channels of every layer leaves nothing to choose between channels."""
+        layers = zip(shapes, filter_axes, strict=True)
+        if not any(shape[axis] > self.rows or shape[1 - axis] > self.columns for shape, axis in layers):
+            most = max(shape[axis] for shape, axis in zip(shapes, filter_axes, strict=True))
+            raise ValueError(
+                f"structure: block:{self.rows}x{self.columns} fits no layer, none is larger than it "
+                f"(the widest has {most} output channels); take smaller blocks such as block:4x1"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours(Structure):
@@ -168,6 +181,13 @@ class Neighbours(Structure):
             return None
         return f"structure {self.keep}:{self.of} ends at sparsity {own:.4g}; write sparsity={own:.4g}"
 
+    def check_layers(self, shapes: Sequence[torch.Size], filter_axes: Sequence[int]) -> None:
+        """Some layer has neighbours."""
+        if all(shape[1 - axis] < 2 for shape, axis in zip(shapes, filter_axes, strict=True)):
+            raise ValueError(
+                f"structure: {self.keep}:{self.of} fits no layer, none has two input channels next to each other"
+            )
+
     def choose(
         self,
         scores: Sequence[Tensor],
@@ -179,10 +199,6 @@ class Neighbours(Structure):
         minimum: int,
     ) -> list[Tensor]:
         """The best of every group; ``distribution`` and ``minimum`` have nothing to decide."""
-        if all(shape[1 - axis] < 2 for shape, axis in zip(shapes, filter_axes, strict=True)):
-            raise ValueError(
-                f"structure: {self.keep}:{self.of} fits no layer, none has two input channels next to each other"
-            )
         keep = max(self.keep, round(self.of * (1 - sparsity)))
         return [self._best(score, 1 - axis, keep) for score, axis in zip(scores, filter_axes, strict=True)]
 

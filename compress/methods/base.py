@@ -27,7 +27,7 @@ from compress.interspace import Interspace, findings
 from compress.methods.run import Batches, Run
 from compress.prunable import prunable_weights, stored_weight
 from compress.sharing import NAMES as SHARINGS
-from compress.subspace import Formula, attach, detach, spatial_weights
+from compress.subspace import Formula, attach, detach, parametrized_weights, spatial_weights
 from compress.suggestion import did_you_mean
 
 _NOTED = 0.01  # difference of sparsities
@@ -144,6 +144,11 @@ class Method(ABC):
         """
         if self._run is not None and not self._run.finished:
             raise ValueError(f"model: this {self.name} is already at work; call finish() first, or make a second one")
+        carrying = next((name for name, _, _ in parametrized_weights(model)), None)
+        if carrying is not None:
+            raise ValueError(
+                f"model: {carrying} already carries the formula of a method; finish that one and call fold(model)"
+            )
         selection = prunable_weights(
             model,
             skip_first=self.skip_first,
@@ -175,9 +180,10 @@ class Method(ABC):
             detach(selection.weights, before)
             raise
         if self.interspace is not None and self.basis == "random":
-            run.warnings.append(
+            run.warn(
                 f"interspace: random bases begin with random coefficients, what {len(bases)} layers had learned is gone"
             )
+        run.note_versions()
         object.__setattr__(self, "_run", run)
 
     def step(self, optimizer: Optimizer | None = None) -> None:
@@ -186,8 +192,16 @@ class Method(ABC):
         Args:
             optimizer: the one that made it, for methods that start some weights with fresh momentum; without it
                 they leave what momentum there is, which fades while a weight is masked.
+
+        The first step warns when no weight has changed since :meth:`attach`: an optimizer that was built before it
+        may hold parameters that are no longer in use.
         """
         run = self.run
+        if run.step == 0 and run.untouched():
+            run.warn(
+                f"{self.name}: the first optimizer step changed no weight of {run.weights[0].name} or the others; "
+                "build the optimizer after attach()"
+            )
         run.step += 1
         self._adopt(run, self.masks_at(run, run.step))
         if optimizer is not None:
@@ -197,13 +211,25 @@ class Method(ABC):
         """Forget optimizer state that no longer belongs to a weight; nothing by default."""
 
     def finish(self) -> None:
-        """Bring the masks to the exact final budget; call it once, before fold."""
+        """Bring the masks to the exact final budget; call it once, before fold.
+
+        Raises:
+            ValueError: the model was folded before.
+        """
         run = self.run
-        if not run.finished:
-            self._adopt(run, self.final_masks(run))
-            run.finished = True
-            if self.interspace is not None:
-                _count(run)
+        if run.finished:
+            return
+        if next(parametrized_weights(run.model), None) is None:
+            raise ValueError(f"model: it was folded while {self.name} was at work; call finish() before fold(model)")
+        self._adopt(run, self.final_masks(run))
+        run.finished = True
+        if empty := run.empty():
+            run.warn(
+                f"{self.name}: no weight is left in {', '.join(empty[:4])}{' and others' if empty[4:] else ''}, "
+                "nothing passes there; a lower sparsity, minimum_units, or another distribution leaves some"
+            )
+        if self.interspace is not None:
+            _count(run)
 
     @property
     def filter_bases(self) -> Interspace | None:
@@ -290,7 +316,7 @@ def _count(run: Run) -> None:
     found = findings(run.model, run.weights, run.subspaces)
     run.findings |= found
     if found["interspace_sparsity"] - found["spatial_sparsity"] > _NOTED:
-        run.warnings.append(
+        run.warn(
             f"interspace: {found['interspace_sparsity']:.2%} of the coefficients are zero, but "
             f"{found['spatial_sparsity']:.2%} of the folded weights; "
             "a kernel is zero only where all its coefficients are"

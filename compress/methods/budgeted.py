@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compress.budget import DISTRIBUTIONS, Distribution, check_minimum
+from compress.budget import DISTRIBUTIONS, Distribution, check_budget, keep_count
 from compress.checks import require, require_whole
 from compress.methods.base import Method, setting
 from compress.methods.run import Run
@@ -88,16 +88,31 @@ class Budgeted(Method):
 
     def check_budget(self, run: Run) -> None:
         """Raise ValueError unless the final budget can be met; better on attach than when a ramp gets there."""
-        if self.distribution != "layer":
-            check_minimum([self.alive(run, weight).numel() for weight in run.weights], self.sparsity, self.minimum)
+        self.units.check_layers(*_geometry(run))
+        sizes = {weight.name: self.alive(run, weight).numel() for weight in run.weights}
+        check_budget(list(sizes.values()), self.sparsity, 0 if self.distribution == "layer" else self.minimum)
+        if self.distribution != "layer" or not self.minimum_units:
+            return
+        for name, size in sizes.items():
+            share = keep_count(size, self.sparsity)
+            if min(size, self.minimum_units) > share:
+                raise ValueError(
+                    f"minimum_units: {self.minimum_units} is more than the {share} of {size} units that {name} keeps "
+                    f"at sparsity {self.sparsity}; lower one of them, or take distribution global or erk"
+                )
 
     def choose(self, run: Run, scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
         """Masks of the best units, from the importance of the units of each weight."""
+        shapes, filter_axes = _geometry(run)
         return self.units.choose(
             scores,
-            [run.coefficients(weight).shape for weight in run.weights],
-            [weight.filter_axis for weight in run.weights],
+            shapes,
+            filter_axes,
             sparsity=sparsity,
             distribution=self.distribution,
             minimum=self.minimum,
         )
+
+
+def _geometry(run: Run) -> tuple[list[torch.Size], list[int]]:
+    return [run.coefficients(weight).shape for weight in run.weights], [weight.filter_axis for weight in run.weights]

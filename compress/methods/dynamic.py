@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ from compress.methods.run import Run
 from compress.prunable import stored_weight
 from compress.schedules import cosine
 from compress.structures import Neighbours
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +140,8 @@ class Dynamic(Budgeted):
             total += mask.numel()
         run.findings["explored"] = lived / total
         if run.step and len(run.dynamics.rows) == 1:
-            run.warnings.append(
+            run.warn(
                 f"{self.name}: the mask never moved, {run.step} steps with period={self.period} and "
                 f"stop_step={self.known_stop} hold no update; lower period or train longer"
             )
-            logger.warning(run.warnings[-1])
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +17,6 @@ from compress.methods.base import setting
 from compress.methods.run import Run
 from compress.methods.scored import ScoredOnce
 from compress.prunable import stored_weight
-
-logger = logging.getLogger(__name__)
 
 _LARGE_NORM = 0.01
 
@@ -158,8 +155,7 @@ def _prune_decayed(run: Run) -> None:
     share = lost / norm if norm else 0.0
     run.findings["untrained_norm_share"] = share
     if share > _LARGE_NORM:
-        run.warnings.append(
+        run.warn(
             f"freezenet: untrained weights still held {share:.1%} of the squared norm when they were set to zero; "
             "train longer, with more weight decay or a higher learning rate, or leave weight_decay off and keep them"
         )
-        logger.warning(run.warnings[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,6 @@ from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 from compress.structures import Neighbours
 from compress.subspace import Subspace
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +142,10 @@ class LotteryTicket(Ranked):
         masks = super().final_masks(run)
         trained = max(0, run.step - self.prunings * self.known_round)
         if run.step >= self.known_round and trained < self.known_round:
-            run.warnings.append(
+            run.warn(
                 f"{self.name}: the ticket was trained for {trained} of {self.known_round} steps; "
                 f"go on up to {self.trainings} trainings"
             )
-            logger.warning(run.warnings[-1])
         return masks
 
     def state_dict(self) -> dict[str, Any]:

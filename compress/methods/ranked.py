@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ from torch import Tensor
 from compress.methods.budgeted import Budgeted
 from compress.methods.run import Run
 from compress.prunable import PrunableWeight
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +41,10 @@ class Ranked(Budgeted):
         if _living(masks) == _living(run.masks()):
             return None
         if run.step:
-            run.warnings.append(
+            run.warn(
                 f"{self.name}: training ended at step {run.step}, before the mask was ranked at its last sparsity; "
                 f"cut from {run.sparsity:.4f} to {self.sparsity:.4f} at once"
             )
-            logger.warning(run.warnings[-1])
         return masks
 
     def _best(self, run: Run, sparsity: float) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from compress.dynamics import MaskDynamics
 from compress.frozen import FrozenValues
 from compress.frozen_subspace import FrozenSubspace
-from compress.prunable import PrunableWeight
+from compress.prunable import PrunableWeight, stored_weight
 from compress.subspace import Formula, coefficients
+
+logger = logging.getLogger(__name__)
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -34,6 +37,27 @@ class Run:
     findings: dict[str, float] = field(default_factory=dict)
     step: int = 0
     finished: bool = False
+    versions: list[int] = field(default_factory=list)
+
+    def warn(self, sentence: str) -> None:
+        """Say ``sentence`` now, and in the report."""
+        self.warnings.append(sentence)
+        logger.warning(sentence)
+
+    def note_versions(self) -> None:
+        """Remember the trained tensors as they are, for :meth:`untouched`."""
+        self.versions = [stored_weight(weight.module)._version for weight in self.weights]
+
+    def untouched(self) -> bool:
+        """Whether nothing was written to any trained tensor since :meth:`note_versions`, though some are trained."""
+        tensors = [stored_weight(weight.module) for weight in self.weights]
+        trained = any(tensor.requires_grad and tensor.numel() for tensor in tensors)
+        return trained and [tensor._version for tensor in tensors] == self.versions
+
+    def empty(self) -> list[str]:
+        """Names of the weights of which nothing lives or acts."""
+        masks = zip(self.weights, self.masks(), strict=True)
+        return [weight.name for weight, mask in masks if self.subspaces[weight.name].prunes and not bool(mask.any())]
 
     def coefficients(self, weight: PrunableWeight) -> Tensor:
         """β of one weight, masked coefficients included."""

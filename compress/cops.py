@@ -68,7 +68,12 @@ def cops(
     if shapes != [score.shape for score in control]:
         raise ValueError("control: its tensors have other shapes than those of target")
     first, second = _normalised("target", target), _normalised("control", control)
-    require(0 < keep <= first.numel(), "keep", keep, f"between 1 and the {first.numel()} weights")
+    require(
+        isinstance(keep, int) and 0 < keep <= first.numel(),
+        "keep",
+        keep,
+        f"a whole number between 1 and the {first.numel()} weights",
+    )
     alone = best(second, keep)
     kappa_min = float(second[alone].sum())
     if kappa_min >= 0:

@@ -16,6 +16,8 @@ from compress.sharing import Sharing, check_sharing, shared
 from compress.subspace import Formula
 from compress.suggestion import did_you_mean
 
+_MOST = 16  # times the entries of a kernel; memory grows along, and nothing is gained (002, section 5.5.4)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interspace:
@@ -91,6 +93,11 @@ class Interspace:
     def _size(self, height: int, width: int) -> int:
         complete = height * width
         size = complete if self.size is None else self.size
+        if size > _MOST * complete:
+            raise ValueError(
+                f"basis_size: {size} filters for {height}x{width} kernels would make {size / complete:.3g} "
+                f"coefficients of every weight; at most {_MOST * complete} are possible"
+            )
         if self.basis in ("standard", "onb") and size != complete:
             raise ValueError(
                 f"basis_size: {size} filters are no {self.basis} basis of {height}x{width} kernels, which has "

@@ -14,6 +14,22 @@ from compress.checks import require_whole
 Batch = tuple[Tensor, Tensor]
 
 
+def pair(batch: object) -> Batch:
+    """``batch``, when it is (inputs, targets) of as many samples each.
+
+    Raises:
+        ValueError: it is something else, or empty.
+    """
+    match batch:
+        case (Tensor() as inputs, Tensor() as targets) if inputs.dim() and targets.dim():
+            if len(inputs) != len(targets):
+                raise ValueError(f"batches: one of them has {len(inputs)} inputs and {len(targets)} targets")
+            if not len(inputs):
+                raise ValueError("batches: one of them is empty")
+            return inputs, targets
+    raise ValueError(f"batches: one of them is no pair of tensors (inputs, targets) but {type(batch).__name__}")
+
+
 def class_balanced(batches: Iterable[Batch], *, per_class: int, classes: Collection[int]) -> list[Batch]:
     """The first ``per_class`` samples of each class, as one batch in order of class (GraSP: 10 a class).
 
@@ -30,13 +46,18 @@ def class_balanced(batches: Iterable[Batch], *, per_class: int, classes: Collect
         raise ValueError("classes: none given; write range(number of classes)")
     found: dict[int, list[Tensor]] = {label: [] for label in sorted(set(classes))}
     missing = per_class * len(found)
-    for inputs, targets in batches:
+    for inputs, targets in map(pair, batches):
         for sample, target in zip(inputs, targets.tolist(), strict=True):
             if len(found.get(target, range(per_class))) < per_class:
                 found[target].append(sample)
                 missing -= 1
         if not missing:
             break
+    absent = [label for label, samples in found.items() if not samples]
+    if absent:
+        raise ValueError(
+            f"classes: no sample of class {absent[0]} is in the batches; leave it out, or give more batches"
+        )
     short = [label for label, samples in found.items() if len(samples) < per_class]
     if short:
         raise ValueError(
@@ -50,7 +71,7 @@ def class_balanced(batches: Iterable[Batch], *, per_class: int, classes: Collect
 def of_classes(batches: Iterable[Batch], classes: Collection[int]) -> Iterator[Batch]:
     """The samples whose class is among ``classes``; batches that have none are left out."""
     wanted = torch.tensor(sorted(set(classes)))
-    for inputs, targets in batches:
+    for inputs, targets in map(pair, batches):
         chosen = torch.isin(targets, wanted.to(targets.device))
         if bool(chosen.any()):
             yield inputs[chosen], targets[chosen]
@@ -107,7 +128,7 @@ class Cycle:
                 "be gone through again and again"
             )
         self.taken += 1
-        return batch
+        return pair(batch)
 
     def check(self) -> None:
         """Raise what the first :meth:`take` would raise; the batch that is read is given there."""

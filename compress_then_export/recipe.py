@@ -179,6 +179,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe: {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"recipe: {path} holds no mapping; it starts with 'model:' and 'data:'")
+    document |= {key: _source(document[key]) for key in ("model", "data") if key in document}
     for override in overrides:
         _apply(document, override)
     recipe = parse_recipe(document)

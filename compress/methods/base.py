@@ -82,7 +82,12 @@ class Method(ABC):
             raise ValueError(f"exclude: {self.exclude!r} is not a list of patterns; write ['layer4.*']")
         object.__setattr__(self, "exclude", tuple(self.exclude))
         if self.interspace is None:
-            for key, default in (("basis", "standard"), ("basis_size", None), ("large_kernels", False)):
+            for key, default in (
+                ("basis", "standard"),
+                ("basis_size", None),
+                ("basis_seed", 0),
+                ("large_kernels", False),
+            ):
                 value = getattr(self, key)
                 require(value == default, key, value, "of use without a filter basis; set interspace, such as fine")
         _ = self.filter_bases

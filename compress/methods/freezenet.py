@@ -59,7 +59,7 @@ class FreezeNet(ScoredOnce):
         self.check_scores()
         require_whole("seed", self.seed, 0)
         require(self.seed < 2**32, "seed", self.seed, "a 32-bit number, below 4294967296")
-        known = self.initialisation in DISTRIBUTIONS
+        known = isinstance(self.initialisation, str) and self.initialisation in DISTRIBUTIONS
         require(known, "initialisation", self.initialisation, f"one of {', '.join(DISTRIBUTIONS)}")
         if self.weight_decay and self.sparsity == 1:
             raise ValueError("sparsity: 1 leaves nothing in the end where weight_decay is on; take less than 1")

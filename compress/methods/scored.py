@@ -13,13 +13,12 @@ from torch import Tensor
 
 from compress.budget import keep_count
 from compress.checks import require, require_whole
-from compress.cops import cops
+from compress.cops import cops, similarity
 from compress.methods.base import setting
 from compress.methods.budgeted import Budgeted
 from compress.methods.run import Run
-from compress.sampling import Batch, class_balanced, of_classes, undisturbed
-from compress.scores import SCORES, score_called
-from compress.suggestion import did_you_mean
+from compress.sampling import Batch, class_balanced, of_classes, pair, undisturbed
+from compress.scores import check_score, score_called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +29,7 @@ class ScoredOnce(Budgeted):
     control: str | None = setting(None, "second score that COPS holds the mask to; default: none, score alone decides")
     alpha: float = setting(0.5, "α of COPS in [0, 1): 0 hardly constrains, towards 1 the mask is that of control")
     rounds: int = setting(1, "rounds of scoring and cutting on the way to the sparsity (SynFlow: 100)")
+    score_seed: int = setting(0, "draws random scores, and the labels of usnip")
     score_batches: int = setting(100, "batches of training data that a score reads at most")
     per_class: int | None = setting(None, "read so many samples of each class instead (GraSP: 10)")
     classes: tuple[int, ...] | None = setting(None, "classes whose samples a score may read; default: all")
@@ -37,19 +37,24 @@ class ScoredOnce(Budgeted):
 
     def check_scores(self) -> None:
         """Raise ValueError naming a wrong setting of scores, COPS or sampling."""
-        for argument, name in (("score", self.score), ("control", self.control)):
-            known = name is None if argument == "control" and name is None else name in SCORES
-            if not known:
-                raise ValueError(f"{argument}: there is no {name!r}{did_you_mean(str(name), SCORES)}")
+        check_score("score", self.score)
+        if self.control is not None:
+            check_score("control", self.control)
         number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
         require(number and 0 <= self.alpha < 1, "alpha", self.alpha, "in [0, 1)")
+        if self.control is None:
+            require(
+                self.alpha == ScoredOnce.alpha, "alpha", self.alpha, "of use without a second score; set control too"
+            )
+        require_whole("score_seed", self.score_seed, 0)
         require_whole("rounds", self.rounds, 1)
         require_whole("score_batches", self.score_batches, 1)
         if self.per_class is not None:
             require_whole("per_class", self.per_class, 1)
         if self.classes is not None:
+            several = isinstance(self.classes, (list, tuple, set, range)) and len(self.classes) > 0
+            require(several, "classes", self.classes, "a list of at least one class, such as [0, 3]")
             object.__setattr__(self, "classes", tuple(self.classes))
-            require(len(self.classes) > 0, "classes", self.classes, "a list of at least one class")
             for label in self.classes:
                 require_whole("classes", label, 0, "a list of whole numbers")
 
@@ -63,39 +68,57 @@ class ScoredOnce(Budgeted):
         samples, before = self._samples(run), [mask.clone() for mask in run.masks()]
         masks = before
         for number in range(1, self.rounds + 1):
-            scores = self._importance(run, samples)
-            living = [
-                torch.where(self.alive(run, weight), score, -torch.inf)
-                for weight, score in zip(run.weights, scores, strict=True)
-            ]
-            masks = self.choose(run, living, 1.0 - (1.0 - self.sparsity) ** (number / self.rounds))
+            sparsity = 1.0 - (1.0 - self.sparsity) ** (number / self.rounds)
+            target = self._scored(run, self.score, samples)
+            if self.control is None:
+                masks = self._cut(run, target, sparsity)
+            else:
+                masks = self._controlled(run, target, self._scored(run, self.control, samples), sparsity)
             run.set_masks(masks)
         run.set_masks(before)  # the caller records the step from these to those
         return masks
 
-    def _importance(self, run: Run, samples: Sequence[Batch]) -> list[Tensor]:
-        """Importance of every unit by the score, or by both scores as COPS weighs them."""
-        target = self._scored(run, self.score, samples)
-        if self.control is None:
-            return target
-        solution = cops(
-            target,
-            self._scored(run, self.control, samples),
-            keep=max(1, keep_count(sum(score.numel() for score in target), self.sparsity)),
-            alpha=self.alpha,
+    def _cut(self, run: Run, scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
+        """Masks of the best units that still live."""
+        living = [
+            torch.where(self.alive(run, weight), score, -torch.inf)
+            for weight, score in zip(run.weights, scores, strict=True)
+        ]
+        return self.choose(run, living, sparsity)
+
+    def _controlled(self, run: Run, target: list[Tensor], control: list[Tensor], sparsity: float) -> list[Tensor]:
+        """Masks of the best units as COPS weighs both scores; notes what they come to.
+
+        COPS is solved for masks that are free but for their size. Where the budget is spread otherwise, or a group or
+        layer keeps a minimum, its weighing of the scores is used all the same, and the bound κ may be missed.
+        """
+        keep = max(1, keep_count(sum(score.numel() for score in target), sparsity))
+        solution = cops(target, control, keep=keep, alpha=self.alpha)
+        masks = self._cut(run, solution.importance, sparsity)
+        chosen, favourite, alone = (
+            torch.cat([self.units.units(m, w.filter_axis).flatten() for m, w in zip(found, run.weights, strict=True)])
+            for found in (masks, self._cut(run, target, sparsity), self._cut(run, control, sparsity))
         )
+        scores = torch.cat([score.flatten() for score in control]).double()
+        reached = -float(scores[chosen].sum() / scores.abs().sum())
         run.findings |= {
             "alpha": float(self.alpha),
             "kappa": solution.kappa,
+            "control_score": reached,
             "multiplier": solution.multiplier,
-            "target_similarity": solution.target_similarity,
-            "control_similarity": solution.control_similarity,
-            "parent_similarity": solution.parent_similarity,
+            "target_similarity": similarity(chosen, favourite),
+            "control_similarity": similarity(chosen, alone),
+            "parent_similarity": similarity(favourite, alone),
         }
-        return solution.importance
+        if reached > solution.kappa + 1e-9:
+            run.warn(
+                f"{self.name}: the control score of the mask is {reached:.6g}, above κ = {solution.kappa:.6g}; "
+                "COPS holds that bound for the best units of the whole network, and this budget is spread otherwise"
+            )
+        return masks
 
     def _scored(self, run: Run, name: str, samples: Sequence[Batch]) -> list[Tensor]:
-        scores = score_called(name)(run.model, run.weights, samples)
+        scores = score_called(name, seed=self.score_seed)(run.model, run.weights, samples)
         return [
             self.units.scores(score, weight.filter_axis, norm=name == "magnitude")
             for score, weight in zip(scores, run.weights, strict=True)
@@ -106,15 +129,19 @@ class ScoredOnce(Budgeted):
             return self._read(run)
 
     def _read(self, run: Run) -> list[Batch]:
-        batches = run.batches if self.classes is None else of_classes(run.batches, self.classes)
-        if self.per_class is None:
-            return list(islice(batches, self.score_batches))
-        batches = iter(batches)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError("batches: there are none; per_class needs (inputs, targets) pairs")
-        classes = self.classes or range(_class_count(run, first[0][:1]))
-        return class_balanced(chain([first], batches), per_class=self.per_class, classes=classes)
+        if self.per_class is not None:
+            batches = iter(run.batches)
+            first = next(batches, None)
+            if first is None:
+                raise ValueError("batches: there are none; per_class needs (inputs, targets) pairs")
+            classes = self.classes or range(_class_count(run, pair(first)[0][:1]))
+            return class_balanced(chain([first], batches), per_class=self.per_class, classes=classes)
+        if self.classes is None:
+            return list(islice(run.batches, self.score_batches))
+        samples = list(islice(of_classes(run.batches, self.classes), self.score_batches))
+        if not samples:
+            raise ValueError(f"classes: no sample of {list(self.classes)} is in the batches; leave classes out for all")
+        return samples
 
 
 @torch.no_grad()

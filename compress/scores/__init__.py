@@ -8,9 +8,10 @@ from compress.scores.connection import gradient, snip, usnip
 from compress.scores.flow import synflow
 from compress.scores.gradient_signal import grasp
 from compress.scores.magnitude import magnitude
-from compress.scores.registry import SCORES, Score, score_called
+from compress.scores.registry import SCORES, Score, check_score, score_called
 from compress.scores.uniform import random
 
 __all__ = [
-    "SCORES", "Score", "gradient", "grasp", "magnitude", "random", "score_called", "snip", "synflow", "usnip",
+    "SCORES", "Score", "check_score", "gradient", "grasp", "magnitude", "random", "score_called", "snip", "synflow",
+    "usnip",
 ]  # fmt: skip

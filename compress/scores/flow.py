@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.prunable import PrunableWeight
-from compress.scores.probe import Batch, probe
+from compress.sampling import Batch
+from compress.scores.probe import probe
 
 
 def synflow(model: nn.Module, weights: Sequence[PrunableWeight], batches: Iterable[Batch]) -> list[Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.prunable import PrunableWeight
-from compress.scores.probe import Batch, losses, mean_gradients, probe
+from compress.sampling import Batch
+from compress.scores.probe import losses, mean_gradients, probe
 
 TEMPERATURE = 200.0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from compress.prunable import PrunableWeight
-from compress.scores.probe import Batch
+from compress.sampling import Batch
 from compress.subspace import coefficients
 
 

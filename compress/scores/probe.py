@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.prunable import PrunableWeight, stored_weight
+from compress.sampling import Batch, pair
 from compress.subspace import Subspace, fold, formula_of
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +111,28 @@ def losses(
     """
     probed.model.train()
     seen = 0
-    for inputs, targets in batches:
-        if len(inputs) == 0:
-            raise ValueError("batches: one of them is empty")
+    for inputs, targets in map(pair, batches):
         logits = probed.model(inputs.to(probed.device))
         if labels is not None:
             targets = torch.randint(logits.shape[1], (len(inputs),), generator=labels)
+        _check_classes(targets, logits.shape[1])
         yield functional.cross_entropy(logits / temperature, targets.to(probed.device)), len(inputs)
         seen += len(inputs)
     if not seen:
         raise ValueError("batches: there are none; this score needs (inputs, targets) pairs")
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    if targets.is_floating_point():  # probabilities
+        return
+    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != _IGNORED)]
+    if wrong.numel():
+        raise ValueError(
+            f"batches: a target is class {int(wrong[0])}, but the model has {classes} classes, 0 to {classes - 1}"
+        )
+
+
+_IGNORED = -100  # by cross_entropy
 
 
 def mean_gradients(probed: Probe, terms: Iterable[tuple[Tensor, int]]) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.prunable import PrunableWeight
-from compress.scores.probe import Batch
+from compress.sampling import Batch
 from compress.subspace import coefficients
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress import fold, prunable_weights, sparsity_report
 from compress.budget import allocate, keep_count
-from compress.cops import cops
+from compress.cops import cops, similarity
 from compress.methods import AtInit
 from compress.scores import grasp, snip
 
@@ -60,6 +60,24 @@ def test_cops_is_that_of_the_two_scores_and_reports_itself() -> None:
     assert found["multiplier"] == solution.multiplier > 0
     assert 0 < found["parent_similarity"] <= found["target_similarity"] < 1
     assert found["control_similarity"] == solution.control_similarity
+    assert found["control_score"] <= found["kappa"] < 0
+    assert not pruner.run.warnings
+
+
+def test_cops_under_another_budget_says_what_its_mask_comes_to() -> None:
+    model = network()
+    pruner = AtInit(sparsity=0.5, structure="2:4", control="grasp", alpha=0.999)
+    masks = masks_after(model, pruner, data())
+    fresh = network()
+    control = torch.cat([score.flatten() for score in grasp(fresh, weights_of(fresh), data())]).double()
+    chosen = torch.cat([mask.flatten() for mask in masks])
+    found = pruner.run.findings
+    assert found["control_score"] == pytest.approx(-float(control[chosen].sum() / control.abs().sum()))
+    assert found["control_score"] > found["kappa"]
+    assert "above κ" in pruner.run.warnings[0]
+    # Similarities are those of masks of the same structure.
+    alone = masks_after(network(), AtInit(sparsity=0.5, structure="2:4", score="grasp"), data())
+    assert found["control_similarity"] == similarity(chosen, torch.cat([mask.flatten() for mask in alone]))
 
 
 def test_budgets_are_exact_where_cops_would_keep_fewer() -> None:
@@ -154,7 +172,12 @@ def test_wrong_settings_name_the_argument(settings: dict[str, Any], message: str
         ({}, [], "batches: there are none"),
         ({"per_class": 3}, [], "batches: there are none"),
         ({"per_class": 13}, data(1), "only 3 of 13 samples of class 0"),
-        ({"classes": (9,)}, data(), "batches: there are none"),
+        ({"classes": (9,)}, data(), r"classes: no sample of \[9\] is in the batches"),
+        ({"classes": (9,), "per_class": 2}, data(), "classes: no sample of class 9"),
+        ({}, [data()[0][0]], "batches: one of them is no pair"),
+        ({}, [(data()[0][0], torch.arange(3))], "batches: one of them has 12 inputs and 3 targets"),
+        ({}, [(data()[0][0], torch.full((12,), 4))], "batches: a target is class 4, but the model has 4 classes"),
+        ({}, [(data()[0][0], torch.full((12,), -1))], "batches: a target is class -1"),
     ],
 )
 def test_data_that_does_not_do_leaves_the_model_alone(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from method_checks import network
 
+from compress import fold
 from compress.methods import DPF, OneShot, RigL, create
 
 
@@ -36,6 +37,13 @@ from compress.methods import DPF, OneShot, RigL, create
         ("one_shot", {"distribution": "local"}, "distribution: 'local'"),
         ("one_shot", {"minimum_units": -1}, "minimum_units: -1"),
         ("one_shot", {"exclude": "layer4"}, "exclude: 'layer4' is not a list"),
+        ("one_shot", {"basis_seed": 3}, "basis_seed: 3 is not of use without a filter basis"),
+        ("at_init", {"score": ["snip"]}, r"score: there is no \['snip'\]"),
+        ("at_init", {"control": 3}, "control: there is no 3"),
+        ("at_init", {"alpha": 0.9}, "alpha: 0.9 is not of use without a second score"),
+        ("at_init", {"score_seed": -1}, "score_seed: -1"),
+        ("at_init", {"classes": 3}, "classes: 3 is not a list"),
+        ("freezenet", {"initialisation": ["xavier_normal"]}, r"initialisation: \['xavier_normal'\] is not one of"),
     ],
 )
 def test_wrong_settings_name_the_argument(name: str, settings: dict[str, Any], message: str) -> None:
@@ -89,13 +97,42 @@ def test_wrong_order_of_calls() -> None:
         other.load_state_dict(pruner.state_dict())
 
 
-def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was() -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sparsity": 0.95, "structure": "filters", "minimum_units": 3}, "sparsity: 0.95 keeps 2 of 36 units"),
+        ({"sparsity": 0.999999}, r"sparsity: 0.999999 keeps none of 4152 units; at most 0.999759 is possible"),
+        ({"sparsity": 0.999999, "distribution": "layer"}, "sparsity: 0.999999 keeps none"),
+        (
+            {"sparsity": 0.9, "distribution": "layer", "minimum_units": 50},
+            "minimum_units: 50 is more than the 22 of 216 units that 0.weight keeps at sparsity 0.9",
+        ),
+        ({"structure": "block:1000x1000"}, "structure: block:1000x1000 fits no layer, none is larger"),
+        ({"interspace": "fine", "basis": "random", "basis_size": 100000}, "basis_size: 100000 filters for 3x3 kernels"),
+    ],
+)
+def test_a_budget_that_does_not_fit_leaves_the_model_as_it_was(settings: dict[str, Any], message: str) -> None:
     model = network()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match="minimum"):
-        OneShot(sparsity=0.95, structure="filters", minimum_units=3).attach(model)
+    with pytest.raises(ValueError, match=message):
+        OneShot(**settings).attach(model)
     assert list(before) == list(model.state_dict())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_model_that_is_at_work_takes_no_second_method() -> None:
+    model = network()
+    OneShot(sparsity=0.5, exclude=("0",)).attach(model)
+    with pytest.raises(ValueError, match=r"model: 3.weight already carries the formula of a method; .* call fold"):
+        DPF(sparsity=0.5, ramp_steps=1, exclude=("3",)).attach(model)
+
+
+def test_a_model_that_was_folded_cannot_be_finished() -> None:
+    model, pruner = network(), OneShot(sparsity=0.5)
+    pruner.attach(model)
+    fold(model)
+    with pytest.raises(ValueError, match=r"model: it was folded while one_shot was at work; call finish\(\) before"):
+        pruner.finish()
 
 
 def test_a_state_that_lacks_what_the_method_saves_is_refused_before_anything_is_restored() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from method_checks import STEPS, network, optimizer_of, train, trained, units
+from method_checks import DATA, STEPS, network, optimizer_of, train, trained, units
 
 from compress import fold, sparsity_report
 from compress.budget import keep_count
-from compress.methods import DPF, FineTune, Gradual, OneShot, available, settings_of
+from compress.methods import DPF, AtInit, FineTune, FreezeNet, Gradual, OneShot, available, settings_of
 
 
 def test_gradual_never_regrows_and_dpf_does() -> None:
@@ -68,6 +68,36 @@ def test_training_that_ends_early_still_meets_the_budget_and_says_so(
     assert pruner.run.warnings
     counts = units(pruner, fold(model))
     assert sum(alive for _, alive in counts) == keep_count(sum(total for total, _ in counts), 0.9)
+
+
+def test_an_optimizer_that_was_built_too_early_is_noticed() -> None:
+    for early in (True, False):
+        model, pruner = network(), FreezeNet(sparsity=0.9)
+        before = list(model.parameters())
+        pruner.attach(model, DATA)
+        optimizer = torch.optim.SGD(before if early else model.parameters(), lr=0.1)
+        train(model, pruner, optimizer, range(2))
+        assert [w for w in pruner.run.warnings if "build the optimizer after attach" in w] == pruner.run.warnings
+        assert len(pruner.run.warnings) == early
+
+
+def test_a_layer_that_lost_all_its_weights_is_named() -> None:
+    model, pruner = network(), OneShot(sparsity=0.5)
+    with torch.no_grad():
+        model[3].weight.mul_(1e-9)
+    pruner.attach(model)
+    pruner.finish()
+    assert [w for w in pruner.run.warnings if "no weight is left in 3.weight, nothing passes" in w]
+
+
+def test_what_scores_draw_follows_their_seed() -> None:
+    def masks(score: str, seed: int) -> bytes:
+        pruner = AtInit(sparsity=0.5, score=score, score_seed=seed)
+        pruner.attach(network(), DATA)
+        return b"".join(mask.numpy().tobytes() for mask in pruner.run.masks())
+
+    for score in ("random", "usnip"):
+        assert masks(score, 0) == masks(score, 0) != masks(score, 1)
 
 
 def test_planned_fills_only_what_is_open() -> None:

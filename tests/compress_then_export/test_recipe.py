@@ -43,13 +43,30 @@ def test_a_resolved_recipe_is_a_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("9e-1", 0.9), ("1e-4", 1e-4), (".5", 0.5), ("+.5E+0", 0.5), ("0.25", 0.25)]
+    ("text", "value"), [("09e-1", 0.9), ("9e-1", 0.9), ("1e-4", 1e-4), (".5", 0.5), ("+.5E+0", 0.5), ("0.25", 0.25)]
 )
 def test_numbers_as_people_write_them(tmp_path: Path, text: str, value: float) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(f"model: builtin:lenet300\ndata: digits\ncompress: [{{method: dpf, sparsity: {text}}}]\n")
     assert read_recipe(file).compress[0].settings == {"sparsity": value}
     assert read_recipe(file, [f"compress.0.sparsity={text}"]).compress[0].settings == {"sparsity": value}
+
+
+def test_two_of_four_needs_no_quotes(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2:4 as 124, minutes and seconds."""
+    file = tmp_path / "recipe.yaml"
+    stages = "compress:\n- method: one_shot\n  sparsity: 0.5\n  structure: 2:4\n"
+    file.write_text("model: builtin:lenet300\ndata: digits\n" + stages)
+    assert read_recipe(file).compress[0].settings["structure"] == "2:4"
+    assert read_recipe(file, ["compress.0.structure=1:2"]).compress[0].settings["structure"] == "1:2"
+
+
+def test_overrides_reach_into_the_short_form_of_model_and_data(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("model: builtin:lenet300\ndata: digits\n")
+    recipe = read_recipe(file, ["model.source=builtin:lenet5_caffe", "data.train_size=100"])
+    assert recipe.model.source == "builtin:lenet5_caffe"
+    assert recipe.data == {"source": "digits", "train_size": 100}
 
 
 def test_step_counts_that_were_planned_are_written_out() -> None:

@@ -32,7 +32,10 @@ def summary_table(document: Mapping[str, Any]) -> str:
 
 
 def _ratio(name: str, before: int, after: int, less: str = "fewer", more: str = "more") -> tuple[str, str, str, str]:
-    return name, f"{before:,}", f"{after:,}", _times(before / max(after, 1), less, more)
+    change = _times(before / max(after, 1), less, more)
+    if change.startswith("1.00x"):  # says nothing of counts, which are exact
+        change = f"{after - before:+,}" if after != before else "as before"
+    return name, f"{before:,}", f"{after:,}", change
 
 
 def _times(ratio: float, better: str, worse: str) -> str:

@@ -109,7 +109,11 @@ def prepare(
         background = seeds[name].values()
         found = _match(background, weights[name], parameters.get(name))
         if found is None:
-            _LOG.info("%s does not hold the values of its seed and takes another encoding", name)
+            _LOG.warning(
+                "%s does not hold the values of its seed and takes another encoding: the seed is another one, the "
+                "weights were trained since, or a BatchNorm behind them scales a channel by 0",
+                name,
+            )
         else:
             matched[name] = (background, *found)
     total = sum(item[0].size for item in matched.values())

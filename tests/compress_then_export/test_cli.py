@@ -54,10 +54,12 @@ def test_the_table_never_rounds_up_and_says_what_got_worse() -> None:
         "size_bytes": 100,
     }
     before = {**side, "latency_ms": {"median": 1.0}}
-    after = {**side, "parameters": 1000, "size_bytes": 120, "latency_ms": {"median": 1.25}}
+    after = {**side, "parameters": 1000, "macs": 11, "size_bytes": 120, "latency_ms": {"median": 1.25}}
     speedup = {"median": 0.8, "ci95": [0.7999, 0.8001]}
     lines = summary_table({"baseline": before, "compressed": after, "speedup": speedup}).splitlines()
     assert lines[2].endswith("1.99x fewer")
+    assert lines[3].endswith("as before")
+    assert lines[4].endswith("1.10x more")
     assert lines[5].endswith("1.20x larger")
     assert lines[6].endswith("1.25x slower (speed-up 0.79 to 0.80 in this run)")
 

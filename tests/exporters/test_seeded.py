@@ -267,6 +267,19 @@ def test_parameters_of_another_type_take_another_encoding(tmp_path: Path) -> Non
         assert "seeded" not in [item.encoding for item in report.tensors]
 
 
+def test_values_of_another_seed_are_said_and_take_another_encoding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = nn.Linear(64, 100)
+    frozen = frozen_values(1, {"weight": layer.weight})["weight"]
+    report = export(
+        layer, torch.zeros(2, 64), tmp_path / "net.onnx", encoding="seeded", seeds={"weight": frozen.to_json()}
+    )
+    assert {item.encoding for item in report.tensors} == {"dense"}
+    assert [record.levelname for record in caplog.records if record.name == "exporters.seeds"] == ["WARNING"]
+    assert "weight does not hold the values of its seed" in caplog.text
+
+
 def errors() -> list[tuple[dict[str, Any], str]]:
     _, seeds = frozen_net()
     name = "hidden.weight"

@@ -6,6 +6,7 @@ tensor a layer, one entry a unit; larger is more important.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -50,10 +51,28 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
 
 
 def kth_smallest(values: Tensor, k: int) -> Tensor:
-    """The k-th smallest value, counted from 1. Numpy selects twice as fast as torch on a CPU, but has no bfloat16."""
+    """The k-th smallest of ``values``, a vector, counted from 1.
+
+    Of many values a sample says between which two it lies, and only those between are selected from. Numpy does that
+    twice as fast as torch on a CPU, but has no bfloat16.
+    """
+    if values.numel() > _MANY:
+        sample = values[::_STRIDE].sort().values
+        share = k / values.numel()
+        centre, margin = share * len(sample), 5 * math.sqrt(len(sample) * share * (1 - share)) + 8
+        low, high = int(centre - margin), int(centre + margin)
+        lower = sample[low] if low > 0 else values.new_tensor(-torch.inf)
+        upper = sample[high] if high < len(sample) else values.new_tensor(torch.inf)
+        below = int(torch.count_nonzero(values < lower))
+        between = values[(values >= lower) & (values <= upper)]
+        if below < k <= below + len(between) <= values.numel() // 2:
+            return kth_smallest(between, k - below)
     if values.device.type == "cpu" and values.dtype != torch.bfloat16:
         return torch.as_tensor(np.partition(values.detach().numpy(), k - 1)[k - 1], dtype=values.dtype)
     return torch.kthvalue(values, k).values
+
+
+_MANY, _STRIDE = 1_000_000, 61
 
 
 def check_budget(sizes: Sequence[int], sparsity: float, minimum: int) -> None:

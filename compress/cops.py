@@ -121,10 +121,11 @@ def best(scores: Tensor, keep: int) -> Tensor:
 
 def _normalised(argument: str, scores: Sequence[Tensor]) -> Tensor:
     """All scores in one float64 vector, small is good, Σ|s| = 1 (000, section IV-A)."""
-    flat = torch.cat([-score.detach().to(torch.float64).flatten() for score in scores])
-    total = float(flat.abs().sum())
+    flat = torch.empty(sum(score.numel() for score in scores), dtype=torch.float64, device=scores[0].device)
+    torch.cat([score.detach().flatten() for score in scores], out=flat)
+    total = float(torch.linalg.vector_norm(flat, ord=1))
     require(0 < total < float("inf"), argument, total, "a score with a finite, positive sum of absolute values")
-    return flat.div_(total)
+    return flat.div_(-total)
 
 
 _SAMPLED, _STRIDE = 1_000_000, 61
@@ -180,7 +181,7 @@ class _Open:
 
 def _multiplier(problem: _Open, alpha: float, kappa: float, precision: float) -> float:
     """λ* by bisection (Algorithm 1), from the side on which the constraint holds."""
-    (low, low_value), (high, high_value) = _bracket(problem, alpha, kappa)
+    problem, (low, low_value), (high, high_value) = _bracket(problem, alpha, kappa)
     while abs(high_value - low_value) > precision:
         problem = problem.narrowed(low, high)
         middle = (low + high) / 2
@@ -194,13 +195,21 @@ def _multiplier(problem: _Open, alpha: float, kappa: float, precision: float) ->
     return high
 
 
-def _bracket(problem: _Open, alpha: float, kappa: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(λ₋, g) with g' > 0 and (λ₊, g) with g' ≤ 0, close together where a sample of the weights is representative."""
-    guess = 0.0
+_Point = tuple[float, float]
+
+
+def _bracket(problem: _Open, alpha: float, kappa: float) -> tuple[_Open, _Point, _Point]:
+    """What is open between (λ₋, g) with g' > 0 and (λ₊, g) with g' ≤ 0, close where a sample is representative."""
+    low, high = 0.0, 1.0
     if problem.first.numel() > _SAMPLED:
         sample = problem.sampled()
         guess = _multiplier(sample, alpha, alpha * sample.least(), 1e-6)
-    low, high = guess / 1.1, guess * 1.1 or 1.0
+        if guess > 0:
+            low, high = guess / 1.1, guess * 1.1
+            narrow = problem.narrowed(low, high)
+            lower, upper = narrow.dual(low, kappa), narrow.dual(high, kappa)
+            if lower[1] > 0 >= upper[1]:
+                return narrow, (low, lower[0]), (high, upper[0])
     value, slope = problem.dual(low, kappa)
     if slope <= 0:  # λ* lies below the guess, or is 0
         upper = low, value
@@ -208,12 +217,12 @@ def _bracket(problem: _Open, alpha: float, kappa: float) -> tuple[tuple[float, f
             low = upper[0] / 2 if upper[0] > 1e-9 else 0.0
             value, slope = problem.dual(low, kappa)
             if slope > 0:
-                return (low, value), upper
+                return problem, (low, value), upper
             upper = low, value
-        return upper, upper
-    lower = low, value
+        return problem, upper, upper
+    last = low, value
     while True:
         value, slope = problem.dual(high, kappa)
         if slope <= 0:
-            return lower, (high, value)
-        lower, high = (high, value), 2 * high
+            return problem, last, (high, value)
+        last, high = (high, value), 2 * high

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.budget import allocate, keep_count, top_mask
+from compress.budget import allocate, keep_count, kth_smallest, top_mask
 from compress.schedules import cubic
 
 
@@ -77,3 +77,26 @@ def test_cubic_ramp_against_the_formula() -> None:
 
 def test_bfloat16_scores() -> None:
     assert top_mask(torch.tensor([3.0, 1.0, 2.0], dtype=torch.bfloat16), 2).tolist() == [True, False, True]
+
+
+def test_selection_from_many_values_is_that_of_a_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = 1_200_007
+    normal = torch.randn(size, generator=generator)
+    periodic = torch.arange(size) % 61 == 0  # what a sample of every 61st value sees is not typical
+    kinds = {
+        "normal": normal,
+        "double": normal.double() ** 3,
+        "bfloat16": normal.bfloat16(),
+        "ties": torch.randint(0, 3, (size,), generator=generator).float(),
+        "equal": torch.zeros(size),
+        "sorted": normal.sort().values,
+        "infinite": torch.where(normal > 1, torch.inf, normal),
+        "periodic": torch.where(periodic, normal + 100, normal),
+    }
+    for name, values in kinds.items():
+        ordered = values.sort().values
+        for k in (1, 5, size // 100, size // 2, size - 12_000, size - 1, size):
+            assert kth_smallest(values, k) == ordered[k - 1], (name, k)
+    with pytest.raises(ValueError, match="NaN"):
+        top_mask(torch.where(normal > 2, torch.nan, normal), size // 2)

@@ -1,0 +1,7 @@
+"""Training inside a convex set: feasible sets, stochastic Frank-Wolfe, its learning rate and its start (001)."""
+
+from compress.frank_wolfe.balls import L1Ball, L2Ball, LInfBall, Simplex
+from compress.frank_wolfe.polytope import KSparsePolytope
+from compress.frank_wolfe.set import FeasibleSet
+
+__all__ = ["FeasibleSet", "KSparsePolytope", "L1Ball", "L2Ball", "LInfBall", "Simplex"]

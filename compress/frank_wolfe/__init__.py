@@ -1,7 +1,9 @@
 """Training inside a convex set: feasible sets, stochastic Frank-Wolfe, its learning rate and its start (001)."""
 
 from compress.frank_wolfe.balls import L1Ball, L2Ball, LInfBall, Simplex
+from compress.frank_wolfe.optimizer import SFW
 from compress.frank_wolfe.polytope import KSparsePolytope
 from compress.frank_wolfe.set import FeasibleSet
+from compress.frank_wolfe.tensor_sets import k_sparse_sets
 
-__all__ = ["FeasibleSet", "KSparsePolytope", "L1Ball", "L2Ball", "LInfBall", "Simplex"]
+__all__ = ["SFW", "FeasibleSet", "KSparsePolytope", "L1Ball", "L2Ball", "LInfBall", "Simplex", "k_sparse_sets"]

@@ -62,8 +62,8 @@ def k_sparse_sets(
         norms |= dict(_expected(model))
     if norm == "shape":
         by_shape = {tensor.shape: value or 1.0 for tensor, value in norms.items()}
-        norms = {tensor: by_shape[tensor.shape] for tensor in norms}
-    sets = {}
+        norms |= {tensor: by_shape[tensor.shape] for tensor in norms}
+    sets: dict[Tensor, KSparsePolytope] = {}
     for tensor, value in norms.items():
         k = min(tensor.numel(), max(k_minimum, int(k_fraction * tensor.numel())))
         sets[tensor] = KSparsePolytope(k=k, radius=radius * (value or 1.0) / k**0.5)

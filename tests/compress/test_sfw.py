@@ -241,7 +241,7 @@ def test_norms_of_what_there_is_now() -> None:
         model.weight.mul_(7)
         model.bias.zero_()
     sets = k_sparse_sets(model, norm="start", k_fraction=0.1)
-    assert sets[model.weight].radius == pytest.approx(15 * float(model.weight.norm()) / math.sqrt(500))
+    assert sets[model.weight].radius == pytest.approx(15 * model.weight.norm().item() / math.sqrt(500))
     assert sets[model.bias].radius == pytest.approx(15 / math.sqrt(10))
 
 

@@ -56,8 +56,9 @@ def k_sparse_sets(
     require_whole("k_minimum", k_minimum, 1)
     require(norm in NORMS, "norm", norm, f"one of {', '.join(NORMS)}")
     norms: dict[Tensor, float] = {}
-    for tensor in model.parameters():
-        norms[tensor] = float(torch.linalg.vector_norm(tensor.detach()))
+    parameter: Tensor
+    for parameter in model.parameters():
+        norms[parameter] = float(torch.linalg.vector_norm(parameter.detach()))
     if norm != "start":
         norms |= dict(_expected(model))
     if norm == "shape":

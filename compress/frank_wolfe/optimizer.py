@@ -29,11 +29,13 @@ class SFW(Optimizer):
 
         m ← momentum · m + (1 − momentum) · g,  from m = 0
         v ← LMO_C(m)
-        θ ← θ + γ (v − θ),  γ = min(lr · ‖g‖ / ‖v − θ‖, 1) (5), or γ = lr without ``rescale``
+        θ ← θ + γ (v − θ),  γ = min(lr · ‖m‖ / ‖v − θ‖, 1) (5), or γ = lr without ``rescale``
 
     The step is a convex combination, so θ never leaves C and nothing is projected. With (5) a step is as long as one
-    of gradient descent, whatever the size of C. ``momentum`` is the share of the past, as in the published code; the
-    paper's ρ is 1 − momentum. Where m or v − θ is zero, θ stays. There is no weight decay: C bounds the weights.
+    of gradient descent, whatever the size of C. The gradient of the loss in (5) is estimated by m, as in the
+    published code: the norm of a batch's own gradient is mostly noise, and with it LeNet-5 diverges at the paper's
+    learning rate of 1. ``momentum`` is the share of the past, as in that code; the paper's ρ is 1 − momentum. Where m
+    or v − θ is zero, θ stays. There is no weight decay: C bounds the weights.
 
     Args:
         params: tensors, (name, tensor) pairs or parameter groups; a group may bring its own ``sets``, ``lr``,
@@ -112,7 +114,8 @@ class SFW(Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(tensor)
             mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        tensor.copy_(moved(tensor, gradient, mean, feasible, lr=group["lr"], rescale=group["rescale"]))
+        vertex = feasible.lmo(mean)
+        tensor.lerp_(vertex, step_size(tensor, mean, vertex, lr=group["lr"], rescale=group["rescale"]))
 
     def state_dict(self) -> dict[str, Any]:
         """As every optimizer's, with the sets as plain data."""
@@ -135,28 +138,15 @@ class SFW(Optimizer):
             group["sets"] = [_from_json(saved) for saved in group["sets"]]
 
 
-def moved(tensor: Tensor, gradient: Tensor, mean: Tensor, feasible: FeasibleSet, *, lr: float, rescale: bool) -> Tensor:
-    """θ + γ (v − θ): one Frank-Wolfe step.
+def step_size(tensor: Tensor, mean: Tensor, vertex: Tensor, *, lr: float, rescale: bool) -> Tensor:
+    """γ in [0, 1], a scalar: min(α ‖m‖ / ‖v − θ‖, 1) (5), or α without ``rescale``.
 
-    Args:
-        tensor: θ.
-        gradient: g, whose norm rescales the step (5).
-        mean: m, g averaged over steps, whose vertex v is gone for.
-        feasible: the set that θ is in.
-        lr: α.
-        rescale: whether γ = min(α ‖g‖ / ‖v − θ‖, 1), else γ = α.
+    It is 0 where m is zero, for then every point of the set is as good as v, and where θ = v.
     """
-    vertex = feasible.lmo(mean)
-    return torch.lerp(tensor, vertex, step_size(tensor, gradient, mean, vertex, lr=lr, rescale=rescale))
-
-
-def step_size(tensor: Tensor, gradient: Tensor, mean: Tensor, vertex: Tensor, *, lr: float, rescale: bool) -> Tensor:
-    """γ in [0, 1], a scalar; 0 where the direction is zero (any point is a vertex then) or θ = v."""
     norm = torch.linalg.vector_norm
-    distance = norm(vertex - tensor)
-    size = lr * norm(gradient) / distance.clamp(min=torch.finfo(distance.dtype).tiny) if rescale else distance * 0 + lr
-    idle = (distance == 0) | (norm(mean) == 0)
-    return torch.where(idle, 0.0, size.clamp(max=1.0))
+    distance, length = norm(vertex - tensor), norm(mean)
+    size = lr * length / distance.clamp(min=torch.finfo(distance.dtype).tiny) if rescale else distance * 0 + lr
+    return torch.where((distance == 0) | (length == 0), 0.0, size.clamp(max=1.0))
 
 
 def _check(group: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def test_a_step_is_that_of_algorithm_1_with_equation_5() -> None:
         momentum = [0.9 * m + 0.1 * g for m, g in zip(momentum, gradient, strict=True)]
         largest = max((0, 1), key=lambda i: abs(momentum[i]))
         vertex = [-2.0 * math.copysign(1, momentum[i]) * (i == largest) for i in (0, 1)]
-        step = min(0.5 * math.hypot(*gradient) / math.dist(vertex, theta), 1.0)
+        step = min(0.5 * math.hypot(*momentum) / math.dist(vertex, theta), 1.0)
         theta = [t + step * (v - t) for t, v in zip(theta, vertex, strict=True)]
         assert tensor.tolist() == pytest.approx(theta)
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from runtime_check.comparison import comparison
+from runtime_check.cuttable import cuttable
 from runtime_check.formats import change_text, significant
 from runtime_check.markup import amount, cell, dig, number, rows_of, table, words
 from runtime_check.sections import environment, latency, layers, masks, notes, recipe, stages, training
@@ -36,6 +37,7 @@ def render(document: Mapping[str, Any]) -> str:
         layers(document),
         training(document),
         masks(document),
+        cuttable(document),
         stages(document),
         notes(document),
         recipe(document),

@@ -30,12 +30,14 @@ class DynamicLR:
     Args:
         optimizer: any; all its groups move alike.
         epochs: length of training.
+        dynamic: False leaves the tenths alone.
     """
 
-    def __init__(self, optimizer: Optimizer, epochs: int) -> None:
+    def __init__(self, optimizer: Optimizer, epochs: int, *, dynamic: bool = True) -> None:
         require_whole("epochs", epochs, 0)
         self.optimizer = optimizer
         self.epochs = epochs
+        self.dynamic = dynamic
         self.losses: list[float] = []
 
     def step(self, loss: float) -> float:
@@ -54,7 +56,7 @@ class DynamicLR:
     def _factor(self) -> float:
         done = len(self.losses)
         factor = 0.1 if done in (self.epochs // 3, 2 * self.epochs // 3) else 1.0
-        if done >= _LONG and done % _SHORT == 0:
+        if self.dynamic and done >= _LONG and done % _SHORT == 0:
             short, long = fmean(self.losses[-_SHORT:]), fmean(self.losses[-_LONG:])
             factor *= _DOWN if short > long else _UP if short < long else 1.0
         return factor

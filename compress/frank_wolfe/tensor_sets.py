@@ -49,12 +49,7 @@ def k_sparse_sets(
     Raises:
         ValueError: a setting out of range.
     """
-    number = isinstance(radius, (int, float)) and not isinstance(radius, bool)
-    require(number and 0 < radius < float("inf"), "radius", radius, "a positive number")
-    number = isinstance(k_fraction, (int, float)) and not isinstance(k_fraction, bool)
-    require(number and 0 < k_fraction <= 1, "k_fraction", k_fraction, "a share of the entries, in (0, 1]")
-    require_whole("k_minimum", k_minimum, 1)
-    require(norm in NORMS, "norm", norm, f"one of {', '.join(NORMS)}")
+    check_sets(radius, k_fraction, k_minimum, norm)
     norms: dict[Tensor, float] = {}
     parameter: Tensor
     for parameter in model.parameters():
@@ -69,6 +64,16 @@ def k_sparse_sets(
         k = min(tensor.numel(), max(k_minimum, int(k_fraction * tensor.numel())))
         sets[tensor] = KSparsePolytope(k=k, radius=radius * (value or 1.0) / k**0.5)
     return sets
+
+
+def check_sets(radius: float, k_fraction: float, k_minimum: int, norm: str) -> None:
+    """Raise ValueError naming the setting of :func:`k_sparse_sets` that is out of range."""
+    number = isinstance(radius, (int, float)) and not isinstance(radius, bool)
+    require(number and 0 < radius < float("inf"), "radius", radius, "a positive number")
+    number = isinstance(k_fraction, (int, float)) and not isinstance(k_fraction, bool)
+    require(number and 0 < k_fraction <= 1, "k_fraction", k_fraction, "a share of the entries, in (0, 1]")
+    require_whole("k_minimum", k_minimum, 1)
+    require(norm in NORMS, "norm", norm, f"one of {', '.join(NORMS)}")
 
 
 @torch.no_grad()

@@ -43,6 +43,13 @@ def test_the_means_are_over_five_and_ten_epochs() -> None:
     assert rates(90, [3.0] * 5 + [1.0] * 4 + [12.0])[-1] == pytest.approx(0.7)
 
 
+def test_without_the_dynamics_only_the_tenths_are_left() -> None:
+    used = optimizer()
+    schedule = DynamicLR(used, 30, dynamic=False)
+    found = [schedule.step(30.0 - epoch) for epoch in range(30)]
+    assert [epoch + 1 for epoch, factor in enumerate(found) if factor != 1] == [10, 20]
+
+
 def test_it_resumes() -> None:
     losses = [2.0, 1.5, 1.7, 1.6, 1.9, 1.2, 1.3, 1.1, 1.8, 1.0, 0.9, 1.4, 1.5, 1.6, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9]
     whole = rates(30, losses)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from compress_then_export.delivery import finish_report, write_bundle
 from compress_then_export.journal import Journal
 from compress_then_export.models import build, check_input, describe, load_weights
 from compress_then_export.recipe import Recipe, StageSection, TrainSection
-from compress_then_export.rehearsal import device_of, planned_pruners, rehearse
+from compress_then_export.rehearsal import device_of, planned_pruners, rehearse, rehearse_stages
 from compress_then_export.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -93,13 +93,15 @@ class Work:
     frozen: Mapping[str, FrozenValues] = field(default_factory=dict)
 
 
-def begin(recipe: Recipe, place: Place) -> Work:
-    """Load and rehearse everything, and train the baseline where the recipe says so."""
+def begin(recipe: Recipe, place: Place, others: Sequence[Recipe] = ()) -> Work:
+    """Load and rehearse everything, ``others`` of the same model and data too, and train the baseline if asked to."""
     journal = Journal()
     with journal.stage("load"):
         data, baseline, _ = load(recipe)
         pruners = planned_pruners(recipe, data)
         rehearse(recipe, baseline, pruners, data)
+        for other in others:
+            rehearse_stages(other, baseline, planned_pruners(other, data), data)
     if recipe.train.epochs:
         with journal.stage("train"):
             mark = fingerprint(recipe, stages=0)

@@ -52,7 +52,6 @@ def family_document(documents: Mapping[str, Mapping[str, Any]], sparsities: Sequ
         front = pareto_front([(cost(row), row["accuracy"]) for row in everyone])
         for index, row in enumerate(everyone):
             row.setdefault("fronts", []).extend([name] if index in front else [])
-    warnings = [w for document in documents.values() for w in document["verdict"]["warnings"]]
     return {
         "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,7 +60,7 @@ def family_document(documents: Mapping[str, Mapping[str, Any]], sparsities: Sequ
         "stages": _stages(documents),
         **{key: first[key] for key in _SHARED},
         "recipe": first["recipe"],
-        "verdict": {"passed": all(row["passed"] for row in members), "warnings": list(dict.fromkeys(warnings))},
+        "verdict": {"passed": all(row["passed"] for row in members), "warnings": _warnings(documents)},
     }
 
 
@@ -98,6 +97,14 @@ def write_family(document: Mapping[str, Any], work: Work, folder: Path) -> None:
             "versions": versions(),
         },
     )
+
+
+def _warnings(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warnings that all members have in common once, then those of each under its name."""
+    lists = {folder: document["verdict"]["warnings"] for folder, document in documents.items()}
+    common = [w for w in next(iter(lists.values())) if all(w in warnings for warnings in lists.values())]
+    own = [f"{folder}: {w}" for folder, warnings in lists.items() for w in warnings if w not in common]
+    return [*common, *own]
 
 
 def _stages(documents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from compress_then_export import pipeline
 from compress_then_export import sweep as sweep_module
 from compress_then_export.cli import main
-from compress_then_export.family import pareto_front
+from compress_then_export.family import family_document, pareto_front
 from compress_then_export.recipe import RecipeError, parse_recipe
 from compress_then_export.sweep import member_recipes, parse_sparsities
 
@@ -238,6 +238,37 @@ def test_a_sparsity_that_one_member_cannot_reach_stops_the_sweep_before_training
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("error: compress.0.")
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_the_document_tells_what_members_share_once() -> None:
+    def member(accuracy: float, size: int, latency: float, train: float, *warnings: str) -> dict[str, Any]:
+        counts = dict.fromkeys(("parameters", "nonzero_parameters", "macs", "nonzero_macs", "sparsity"), 1)
+        side = {"accuracy": accuracy, "size_bytes": size, "latency_ms": {"median": latency}, **counts}
+        return {
+            "baseline": {**side, "accuracy": 0.9, "size_bytes": 100, "latency_ms": {"median": 1.0}},
+            "compressed": side,
+            "speedup": {"median": 1 / latency},
+            "stages": [{"name": "train", "seconds": 5.0}, {"name": "cut", "seconds": train}],
+            "training": [], "weights": [], "environment": {}, "recipe": {},
+            "verdict": {"passed": accuracy > 0.8, "warnings": list(warnings), "gates": [
+                {"name": "parity", "passed": True}, {"name": "accuracy", "passed": accuracy > 0.8},
+            ]},
+        }  # fmt: skip
+
+    document = family_document(
+        {"a": member(0.89, 60, 1.2, 1.0, "random", "busy"), "b": member(0.5, 70, 0.5, 2.0, "random")}, (0.5, 0.9)
+    )
+    assert document["stages"] == [
+        {"name": "train", "seconds": 5.0},
+        {"name": "a cut", "seconds": 1.0},
+        {"name": "b cut", "seconds": 2.0},
+    ]
+    assert document["verdict"] == {"passed": False, "warnings": ["random", "a: busy"]}
+    assert [row["fronts"] for row in (document["baseline"], *document["members"])] == [
+        ["size", "latency"], ["size"], ["latency"],
+    ]  # fmt: skip
+    assert [row["missed"] for row in document["members"]] == [[], ["accuracy"]]
+    assert [row["drop_points"] for row in document["members"]] == pytest.approx([1.0, 40.0])
 
 
 def test_pareto_front_against_the_definition() -> None:

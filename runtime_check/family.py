@@ -71,8 +71,8 @@ def _members(document: Document) -> str:
                     cell("" if size is None else bytes_text(size)),
                     cell("" if latency is None else ms_text(latency), "" if speedup is None else f"{speedup:.2f}×"),
                     cell("" if nonzero is None else count_text(nonzero)),
-                    cell(", ".join(_texts(fronts)), css="words"),
-                    cell(gates, css="words"),
+                    cell(", ".join(_texts(fronts))),
+                    cell(gates),
                 ],
             )
         )
@@ -137,7 +137,7 @@ def _name(row: Document) -> str:
 
 
 def _change(drop: float | None) -> str:
-    return "" if drop is None else f"{-drop:+.2f} points"
+    return "" if drop is None else f"{0.0 - drop:+.2f} points"
 
 
 def _column(rows: Sequence[Document], factor: float, *keys: str) -> tuple[float | None, ...]:

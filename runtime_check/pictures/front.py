@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from runtime_check.pictures.svg import fix, line, linear, log_ticks, path, picture, text, tick_text, ticks
 
 _WIDTH, _LEFT, _RIGHT = 760.0, 64.0, 730.0
-_TOP, _BOTTOM = 14.0, 214.0
+_TOP, _BOTTOM = 30.0, 230.0
 _LOG_RATIO = 4.0
 
 
@@ -50,12 +50,24 @@ def pareto(title: str, points: Sequence[Point], unit: str, style: Callable[[floa
     front = sorted((point for point in points if point.on_front), key=lambda point: point.cost)
     if len(front) > 1:
         parts.append(path([(x(point.cost), y(point.accuracy)) for point in front], "curve"))
-    for point in points:
+    places = _labels([(x(point.cost), y(point.accuracy)) for point in points])
+    for point, place in zip(points, places, strict=True):
         css = "after" if point.on_front else "before"
         parts += [
             f'<circle cx="{fix(x(point.cost))}" cy="{fix(y(point.accuracy))}" r="5" class="{css}"/>',
-            text(x(point.cost), y(point.accuracy) - 10, point.name, "small", "middle"),
+            text(*place, point.name, "small", "middle"),
         ]
     parts.append(text(_RIGHT, _BOTTOM + 36, f"{unit}, logarithmic" if logarithmic else unit, "soft", "end"))
     told = ", ".join(f"{point.name}: {point.accuracy:.2f} % at {style(point.cost)}" for point in front)
     return picture(_WIDTH, _BOTTOM + 42, title, f"on the front {told}", parts)
+
+
+def _labels(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A place above each point, higher where another name is there already."""
+    taken: list[tuple[float, float]] = []
+    for x, y in points:
+        height = y - 10
+        while any(abs(x - other) < 48 and abs(height - above) < 12 for other, above in taken):
+            height -= 13
+        taken.append((x, height))
+    return taken

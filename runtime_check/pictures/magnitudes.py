@@ -11,6 +11,7 @@ from runtime_check.pictures.svg import box, fit, line, linear, picture, text
 
 _WIDTH, _LEFT, _RIGHT = 760.0, 130.0, 740.0
 _ROW = 84.0
+_VISIBLE = 1e-3  # bins with a smaller share than this of every network are left out at both ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def weight_sizes(found: Sequence[Sizes]) -> str:
         bottom = 12 + (row + 1) * _ROW
         css = "after" if row == len(found) - 1 else "before"
         for share, left, right in zip(sizes.shares, sizes.edges, sizes.edges[1:], strict=False):
-            if share > 0:
+            if share > 0 and right > low and left < high:
                 start, end = scale(math.log10(max(left, low))), scale(math.log10(min(right, high)))
                 height = (_ROW - 16) * share / tallest
                 parts.append(box(start + 0.5, bottom - height, end - start - 1, height, css, tip=percent_text(share)))
@@ -55,12 +56,12 @@ def weight_sizes(found: Sequence[Sizes]) -> str:
 
 
 def _range(found: Sequence[Sizes]) -> tuple[float, float]:
-    """The edges around all bins that hold something."""
+    """The edges around all bins of which one can see something."""
     held = [
         edge
         for sizes in found
         for share, *ends in zip(sizes.shares, sizes.edges, sizes.edges[1:], strict=False)
-        if share > 0
+        if share >= _VISIBLE
         for edge in ends
     ]
     return (min(held), max(held)) if held else (found[0].edges[0], found[0].edges[-1])

@@ -1,5 +1,6 @@
 """The report over a family: figures are shown, what is missing is left out, nothing hostile gets through."""
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -90,3 +91,14 @@ def test_texts_are_escaped() -> None:
     members = [{**side(0.5, 0.9, 10, 1.0, [hostile]), "passed": False, "missed": [hostile], "folder": hostile}]
     html = render_family({"members": members, "verdict": {"passed": False, "warnings": [hostile]}})
     assert hostile not in html
+
+
+def test_names_of_close_points_do_not_overlap() -> None:
+    members = [side(q / 10, 0.9, 1000 + q, 1.0 + q / 1000, []) for q in range(1, 6)]
+    html = render_family({"members": members})
+    picture = html[html.index("Accuracy against latency") :]
+    places = re.findall(r'<text x="([\d.]+)" y="(-?[\d.]+)" text-anchor="middle" class="small">\d', picture)
+    labels = [(float(x), float(y)) for x, y in places]
+    assert len(labels) == 5
+    for index, (x, y) in enumerate(labels):
+        assert all(abs(x - a) >= 48 or abs(y - b) >= 12 for a, b in labels[:index])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.natural_sparsity import magnitudes, natural_sparsity, one_shot_curve
@@ -44,9 +45,15 @@ class Journal:
         """Note the epochs of a training."""
         self.training += [{"stage": stage, **asdict(record)} for record in records]
 
-    def cuttable(self, networks: Sequence[tuple[str, nn.Module]], test: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Note sizes of weights and natural sparsity of trained networks, by the stage that trained them."""
+    def cuttable(
+        self, networks: Sequence[tuple[str, nn.Module]], test: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    ) -> None:
+        """Note sizes of weights and natural sparsity of trained networks, by the stage that trained them.
+
+        They are measured on ``device`` and end on the CPU.
+        """
         for stage, model in networks:
+            model.to(device)
             curve = one_shot_curve(model, lambda cut: accuracy(cut, test))
             natural = [{"lost_points": p, "sparsity": natural_sparsity(curve, p / 100)} for p in LOST_POINTS]
             self.weights.append(
@@ -57,4 +64,5 @@ class Journal:
                     "natural_sparsity": natural,
                 }
             )
+            model.cpu()
             logger.info("%s: natural sparsity %.0f %%", stage, 100 * natural[0]["sparsity"])

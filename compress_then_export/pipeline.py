@@ -136,7 +136,8 @@ def compress_stage(work: Work, number: int) -> None:
     if not pruner.cuts:
         with journal.stage(f"{name} one-shot cuts"):
             test = work.data.loader("test", batch_size=512)
-            journal.cuttable([("train", work.baseline)] * work.trained + [(name, work.model)], test)
+            networks = [("train", work.baseline)] * work.trained + [(name, work.model)]
+            journal.cuttable(networks, test, device_of(section))
         if not work.trained:
             work.baseline, work.trained = copy.deepcopy(work.model), section.epochs > 0
     if stage.shrink:

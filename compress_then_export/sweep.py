@@ -68,7 +68,7 @@ def sweep(recipe: Recipe, sparsities: Sequence[float], out: Path, *, resume: boo
         shared = Shared(recipes, cut, workspace)
         documents = {}
         for sparsity, member in zip(sparsities, recipes, strict=True):
-            name = f"sparsity-{sparsity:g}"
+            name = f"sparsity-{sparsity}"
             documents[name] = _member(shared, member, name, workspace.checkpoints / "finished" / name)
             shutil.copytree(workspace.checkpoints / "finished" / name / "bundle", workspace.bundle / name)
         document = family_document(documents, sparsities)

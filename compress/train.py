@@ -13,16 +13,18 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from compress.checkpoint import load_checkpoint, save_checkpoint
 from compress.checks import require, require_whole
 from compress.learning_rate import LearningRate
-from compress.methods.base import Method
+from compress.methods.base import EpochSchedule, Method
 
 logger = logging.getLogger(__name__)
 
+Schedule = LambdaLR | EpochSchedule
 OptimizerName = Literal["sgd", "adam", "adamw"]
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adam", "adamw")
 
@@ -92,7 +94,7 @@ def fit(
         model: the model, on its device, with ``pruner`` already attached where there is one.
         batches: training data.
         settings: optimizer, schedule, length, seed.
-        pruner: the method; told of every optimizer step.
+        pruner: the method; told of every optimizer step. One that brings its own optimizer and schedule is given way.
         evaluate: accuracy of the model, in [0, 1], measured after every epoch.
         checkpoint: file written after every epoch; when it exists already, training goes on from it.
         fingerprint: what the checkpoint must have been written for; another one is refused.
@@ -105,12 +107,13 @@ def fit(
     if steps == 0:
         raise ValueError("data: the training split has no full batch; lower train.batch_size or give more data")
     total = steps * settings.epochs
-    optimizer = make_optimizer(model, settings)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
+    going_on = checkpoint is not None and checkpoint.exists()
+    optimizer = (pruner.own_optimizer(fresh=not going_on) if pruner else None) or make_optimizer(model, settings)
+    scheduler: Schedule = (pruner.own_schedule(optimizer, settings.epochs) if pruner else None) or LambdaLR(
         optimizer, lambda step: settings.learning_rate.factor(step, max(1, total))
     )
     records: list[EpochRecord] = []
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and going_on:
         state = load_checkpoint(checkpoint)
         if state.get("fingerprint") != fingerprint:
             raise ValueError(f"{checkpoint}: it belongs to another training; undo what was changed, or delete it")
@@ -129,6 +132,8 @@ def fit(
             loss, images, held = _train_epoch(
                 model, batches.epoch(epoch), optimizer, scheduler, settings, pruner, bar, steps
             )
+            if not isinstance(scheduler, LambdaLR):
+                scheduler.step(loss)
             seconds = time.perf_counter() - started
             accuracy = evaluate(model) if evaluate else None
             sparsity = pruner.run.sparsity if pruner else 0.0
@@ -188,7 +193,7 @@ def _train_epoch(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    scheduler: Schedule,
     settings: TrainSettings,
     pruner: Method | None,
     bar: Any,
@@ -208,7 +213,8 @@ def _train_epoch(
             raise ValueError(f"train.lr: the loss became {value}; lower the learning rate or check the data")
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        scheduler.step()
+        if isinstance(scheduler, LambdaLR):
+            scheduler.step()
         if pruner is not None:
             held = number == steps and pruner.rewinds_next
             if not held:
@@ -237,7 +243,7 @@ def _state(
     fingerprint: str,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    scheduler: Schedule,
     pruner: Method | None,
     records: list[EpochRecord],
 ) -> dict[str, Any]:
@@ -256,7 +262,7 @@ def _restore(
     state: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    scheduler: Schedule,
     pruner: Method | None,
 ) -> None:
     model.load_state_dict(state["model"])

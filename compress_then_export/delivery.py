@@ -125,6 +125,7 @@ def finish_report(
         "layers": layers(*inspected),
         "training": journal.training,
         "masks": journal.masks,
+        "weights": journal.weights,
         "notes": journal.notes,
     }
     document["verdict"]["warnings"] += journal.warnings

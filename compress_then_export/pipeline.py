@@ -6,10 +6,10 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from compress_then_export.delivery import finish_report, write_bundle
 from compress_then_export.journal import Journal
 from compress_then_export.models import build, check_input, describe, load_weights
 from compress_then_export.recipe import Recipe, StageSection, TrainSection
-from compress_then_export.rehearsal import device_of, planned_pruners, rehearse
+from compress_then_export.rehearsal import device_of, planned_pruners, rehearse, rehearse_stages
 from compress_then_export.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -59,46 +59,114 @@ def run(recipe: Recipe, out: Path, *, resume: bool = False) -> dict[str, Any]:
 
 
 def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
+    work = begin(recipe, workspace)
+    for number in range(1, len(recipe.compress) + 1):
+        compress_stage(work, number)
+    return deliver(work)
+
+
+class Place(Protocol):
+    """Where a run keeps checkpoints, and makes its bundle."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder with one checkpoint a training."""
+
+    @property
+    def bundle(self) -> Path:
+        """Folder of the bundle while it is being made."""
+
+
+@dataclass(kw_only=True)
+class Work:
+    """A run between two stages: the model so far, and all that belongs to it."""
+
+    recipe: Recipe
+    data: Dataset
+    place: Place
+    journal: Journal
+    pruners: list[Method]
+    baseline: nn.Module
+    trained: bool
+    model: nn.Module
+    plans: list[ShrinkPlan] = field(default_factory=list)
+    frozen: Mapping[str, FrozenValues] = field(default_factory=dict)
+
+
+def begin(recipe: Recipe, place: Place, others: Sequence[Recipe] = ()) -> Work:
+    """Load and rehearse everything, ``others`` of the same model and data too, and train the baseline if asked to."""
     journal = Journal()
     with journal.stage("load"):
-        data, baseline, shape = load(recipe)
+        data, baseline, _ = load(recipe)
         pruners = planned_pruners(recipe, data)
         rehearse(recipe, baseline, pruners, data)
+        for other in others:
+            rehearse_stages(other, baseline, planned_pruners(other, data), data)
     if recipe.train.epochs:
         with journal.stage("train"):
             mark = fingerprint(recipe, stages=0)
-            train(baseline, data, recipe.train, "train", mark, workspace, journal)
-    elif recipe.model.weights is None:
+            train(baseline, data, recipe.train, "train", mark, place, journal)
+    return Work(
+        recipe=recipe,
+        data=data,
+        place=place,
+        journal=journal,
+        pruners=pruners,
+        baseline=baseline,
+        trained=bool(recipe.train.epochs or recipe.model.weights is not None),
+        model=copy.deepcopy(baseline),
+    )
+
+
+def compress_stage(work: Work, number: int) -> None:
+    """Compress stage ``number``, counted from 1: prune or train, fold, shrink.
+
+    Where nothing was trained before, the network of a stage that only trains becomes the baseline.
+    """
+    recipe, journal = work.recipe, work.journal
+    stage, pruner = recipe.compress[number - 1], work.pruners[number - 1]
+    name = f"{number}-{stage.method}"
+    if stage.from_scratch:
+        torch.manual_seed(recipe.train.seed)
+        work.model, work.plans = build_model(recipe, work.data), []
+    with journal.stage(name):
+        mark, section = fingerprint(recipe, stages=number), recipe.stage_train(stage)
+        work.model = prune(work.model, work.data, stage, section, pruner, name, mark, work.place, journal)
+    work.frozen = pruner.run.frozen
+    if not pruner.cuts:
+        with journal.stage(f"{name} one-shot cuts"):
+            test = work.data.loader("test", batch_size=512)
+            networks = [("train", work.baseline)] * work.trained + [(name, work.model)]
+            journal.cuttable(networks, test, device_of(section))
+        if not work.trained:
+            work.baseline, work.trained = copy.deepcopy(work.model), section.epochs > 0
+    if stage.shrink:
+        with journal.stage(f"{name} shrink"):
+            work.plans.append(shrink(work.model, torch.zeros(1, *work.data.input_shape), round_to=stage.round_to))
+            journal.notes += work.plans[-1].notes
+
+
+def deliver(work: Work) -> dict[str, Any]:
+    """Export, check and report; returns the report document."""
+    recipe, journal, folder = work.recipe, work.journal, work.place.bundle
+    if not work.trained:
         journal.warnings.append("the baseline was never trained: its weights are random (no weights, no train.epochs)")
-    model, plans = copy.deepcopy(baseline), list[ShrinkPlan]()
-    frozen: Mapping[str, FrozenValues] = {}
-    for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True), start=1):
-        name = f"{number}-{stage.method}"
-        if stage.from_scratch:
-            torch.manual_seed(recipe.train.seed)
-            model, plans = build_model(recipe, data), []
-        with journal.stage(name):
-            mark = fingerprint(recipe, stages=number)
-            model = prune(model, data, stage, recipe.stage_train(stage), pruner, name, mark, workspace, journal)
-        frozen = pruner.run.frozen
-        if stage.shrink:
-            with journal.stage(f"{name} shrink"):
-                plans.append(shrink(model, torch.zeros(1, *shape), round_to=stage.round_to))
-                journal.notes += plans[-1].notes
-    resolved = recipe.resolved(pruners)
+    resolved = recipe.resolved(work.pruners)
     with journal.stage("export"):
-        inspected = write_bundle(baseline, model, plans, frozen, data, recipe, resolved, workspace.bundle, journal)
+        inspected = write_bundle(
+            work.baseline, work.model, work.plans, work.frozen, work.data, recipe, resolved, folder, journal
+        )
     with journal.stage("check"):
         document = runtime_check.verify(
-            workspace.bundle,
+            folder,
             max_drop=recipe.check.max_drop,
             min_speedup=recipe.check.min_speedup,
             max_latency_ms=recipe.check.max_latency_ms,
             threads=recipe.check.threads,
             seconds=recipe.check.seconds,
-            data=((inputs.numpy(), labels.numpy()) for inputs, labels in data.loader("test")),
+            data=((inputs.numpy(), labels.numpy()) for inputs, labels in work.data.loader("test")),
         )
-    return finish_report(document, inspected, resolved, workspace.bundle, journal)
+    return finish_report(document, inspected, resolved, folder, journal)
 
 
 def load(recipe: Recipe) -> tuple[Dataset, nn.Module, tuple[int, int, int]]:
@@ -129,7 +197,7 @@ def train(
     section: TrainSection,
     name: str,
     mark: str,
-    workspace: Workspace,
+    place: Place,
     journal: Journal,
     *,
     pruner: Method | None = None,
@@ -155,7 +223,7 @@ def train(
         section.settings(),
         pruner=pruner,
         evaluate=evaluate,
-        checkpoint=workspace.checkpoints / f"{name}.ckpt",
+        checkpoint=place.checkpoints / f"{name}.ckpt",
         fingerprint=mark,
         label=name,
     )
@@ -171,7 +239,7 @@ def prune(
     pruner: Method,
     name: str,
     mark: str,
-    workspace: Workspace,
+    place: Place,
     journal: Journal,
 ) -> nn.Module:
     """One compress stage: attach, train, finish, fold, and BatchNorm statistics of the model that is left.
@@ -186,7 +254,7 @@ def prune(
         calibration = data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False)
     for number in range(1, pruner.trainings + 1) if section.epochs else ():
         label = name if pruner.trainings == 1 else f"{name}-{number}-of-{pruner.trainings}"
-        train(model, data, section, label, mark, workspace, journal, pruner=pruner, calibration=calibration)
+        train(model, data, section, label, mark, place, journal, pruner=pruner, calibration=calibration)
     pruner.finish()
     journal.warnings += pruner.run.warnings
     journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]

@@ -228,6 +228,11 @@ def _check_stage(recipe: Recipe, stage: StageSection, number: int) -> None:
         stage.pruner()
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}.{error}") from error
+    for key in methods[stage.method].decides:
+        if key in stage.train:
+            raise RecipeError(
+                f"{where}.train.{key}: {stage.method} decides it itself; leave it out, and see its own settings"
+            )
     try:
         recipe.stage_train(stage).settings()
     except ValidationError as error:

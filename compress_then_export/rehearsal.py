@@ -40,6 +40,14 @@ def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: 
         RecipeError: one line that names the key of the recipe.
         ExportError: the model cannot be traced; the message says where.
     """
+    rehearse_stages(recipe, model, pruners, data)
+    if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
+        example = torch.zeros(1, *data.input_shape)
+        build_graph(model, example, dynamic_batch=recipe.export.dynamic_batch)
+
+
+def rehearse_stages(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: Dataset) -> None:
+    """The part of :func:`rehearse` that attaches every stage to a copy of the model."""
     device_of(recipe.train)
     seeded = False
     for number, (stage, pruner) in enumerate(zip(recipe.compress, pruners, strict=True)):
@@ -54,9 +62,6 @@ def rehearse(recipe: Recipe, model: nn.Module, pruners: Sequence[Method], data: 
             "export.encoding: seeded needs weights out of a seed, which a last stage {method: freezenet} without "
             "weight_decay leaves, and whole ones, not coefficients of filter bases; write auto"
         )
-    if recipe.train.epochs or any(recipe.stage_train(stage).epochs for stage in recipe.compress):
-        example = torch.zeros(1, *data.input_shape)
-        build_graph(model, example, dynamic_batch=recipe.export.dynamic_batch)
 
 
 def device_of(section: TrainSection) -> torch.device:

@@ -128,7 +128,7 @@ def _is_bundle(folder: Path) -> bool:
     """A folder that this tool made: its manifest says so and lists every file in it."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        listed = {"manifest.json", *manifest["files"]}
+        listed = {"manifest.json", *(name.partition("/")[0] for name in manifest["files"])}  # a family has folders
         return manifest["tool"] == "compress-then-export" and {path.name for path in folder.iterdir()} <= listed
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -8,13 +8,11 @@ from html import escape
 from typing import Any
 
 from runtime_check.comparison import comparison
+from runtime_check.cuttable import cuttable
 from runtime_check.formats import change_text, significant
 from runtime_check.markup import amount, cell, dig, number, rows_of, table, words
+from runtime_check.page import page, warnings_box
 from runtime_check.sections import environment, latency, layers, masks, notes, recipe, stages, training
-from runtime_check.theme import STYLE
-
-# Nothing may be fetched or run, whatever a hostile name managed to smuggle in.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -29,13 +27,14 @@ def render(document: Mapping[str, Any]) -> str:
     title = _headline(document)
     parts = [
         f"<header>{_kicker(document)}<h1>{escape(title)}</h1>{_badge(document)}</header>",
-        _warnings(document),
+        warnings_box(document),
         _gates(document),
         comparison(document),
         latency(document),
         layers(document),
         training(document),
         masks(document),
+        cuttable(document),
         stages(document),
         notes(document),
         recipe(document),
@@ -43,13 +42,7 @@ def render(document: Mapping[str, Any]) -> str:
         "<footer>Each figure was measured on the files named model.onnx (compressed) and dense.onnx (before "
         "compression), with onnxruntime on the machine described above.</footer>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(part for part in parts if part)}\n</main></body></html>\n"
-    )
+    return page(title, parts)
 
 
 def _headline(document: Mapping[str, Any]) -> str:
@@ -111,13 +104,6 @@ def _badge(document: Mapping[str, Any]) -> str:
     missed = [words(gate.get("name")) for gate in rows_of(dig(document, "verdict"), "gates") if not gate.get("passed")]
     named = f": {', '.join(filter(None, missed))}" if missed else ""
     return f'<p class="verdict fail"><span aria-hidden="true">✗</span> Not passed{escape(named)}</p>'
-
-
-def _warnings(document: Mapping[str, Any]) -> str:
-    found = dig(document, "verdict", "warnings")
-    items = [words(item, 400) for item in found] if isinstance(found, list | tuple) else []
-    listed = "".join(f"<li>{escape(item)}</li>" for item in items if item)
-    return f'<div class="warnings" role="note"><strong>Read with care</strong><ul>{listed}</ul></div>' if listed else ""
 
 
 def _gates(document: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from compress.methods.at_init import AtInit
 from compress.methods.base import Method
 from compress.methods.dpf import DPF
 from compress.methods.fine_tune import FineTune
+from compress.methods.frank_wolfe import FrankWolfe
 from compress.methods.freezenet import FreezeNet
 from compress.methods.gradual import Gradual
 from compress.methods.lottery_ticket import LotteryTicket
@@ -22,11 +23,22 @@ from compress.methods.set import SET
 from compress.suggestion import did_you_mean
 
 __all__ = [
-    "DPF", "SET", "AtInit", "FineTune", "FreezeNet", "Gradual", "LotteryTicket", "Method", "OneShot", "RigL",
-    "available", "create", "settings_of",
+    "DPF", "SET", "AtInit", "FineTune", "FrankWolfe", "FreezeNet", "Gradual", "LotteryTicket", "Method", "OneShot",
+    "RigL", "available", "create", "settings_of",
 ]  # fmt: skip
 
-_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FreezeNet, SET, RigL, LotteryTicket, FineTune)
+_OURS: tuple[type[Method], ...] = (
+    OneShot,
+    Gradual,
+    DPF,
+    AtInit,
+    FreezeNet,
+    SET,
+    RigL,
+    LotteryTicket,
+    FrankWolfe,
+    FineTune,
+)
 
 
 def available() -> dict[str, type[Method]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,19 @@ from compress.subspace import Formula, attach, detach, parametrized_weights, spa
 from compress.suggestion import did_you_mean
 
 _NOTED = 0.01  # difference of sparsities
+
+
+class EpochSchedule(Protocol):
+    """A learning-rate schedule that moves after every epoch, by its loss."""
+
+    def step(self, loss: float) -> object:
+        """Take the mean loss of the epoch that has ended."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
 
 
 def setting(default: Any, text: str) -> Any:
@@ -62,6 +75,10 @@ class Method(ABC):
     straight_through: ClassVar[bool] = False
     state_keys: ClassVar[tuple[str, ...]] = ()
     """What the method's own ``state_dict`` holds beside that of all."""
+    decides: ClassVar[tuple[str, ...]] = ()
+    """Keys of a training, such as optimizer, that the method decides itself (:meth:`own_optimizer`)."""
+    cuts: ClassVar[bool] = True
+    """False where the method only trains, and something else cuts."""
 
     def __new__(cls, *values: object, **settings: Any) -> Self:
         """Refuse an unknown setting, with a suggestion; ``__init__`` would say it in Python's words."""
@@ -129,6 +146,18 @@ class Method(ABC):
     def rewinds_next(self) -> bool:
         """Whether the next :meth:`step` takes weights back to earlier values; measure what was trained before it."""
         return False
+
+    def own_optimizer(self, *, fresh: bool = True) -> Optimizer | None:
+        """The optimizer that the method trains with; None where any will do.
+
+        Args:
+            fresh: whether training begins; False where it goes on and the state of what began is about to be loaded.
+        """
+        return None
+
+    def own_schedule(self, optimizer: Optimizer, epochs: int) -> EpochSchedule | None:
+        """The learning-rate schedule that goes with :meth:`own_optimizer`; None where any will do."""
+        return None
 
     def settle(self, run: Run) -> None:  # noqa: B027 - most methods leave weights to the optimizer
         """Change weights, or their formula, to fit masks that were just set; nothing by default."""

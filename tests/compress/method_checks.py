@@ -42,8 +42,9 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 DATA = [batch(-1), batch(-2)]
 
 
-def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
+def optimizer_of(model: nn.Module, pruner: Method | None = None, *, fresh: bool = True) -> torch.optim.Optimizer:
+    own = pruner.own_optimizer(fresh=fresh) if pruner else None
+    return own or torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
 
 
 def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -58,7 +59,7 @@ def train(model: nn.Module, pruner: Method, optimizer: torch.optim.Optimizer, st
 def trained(make: Callable[[], Method]) -> tuple[nn.Module, Method]:
     model, pruner = network(), make()
     pruner.attach(model, DATA)
-    train(model, pruner, optimizer_of(model), range(STEPS))
+    train(model, pruner, optimizer_of(model, pruner), range(STEPS))
     pruner.finish()
     return model, pruner
 

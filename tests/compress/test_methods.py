@@ -15,6 +15,7 @@ from compress.methods import (
     DPF,
     SET,
     AtInit,
+    FrankWolfe,
     FreezeNet,
     Gradual,
     LotteryTicket,
@@ -89,10 +90,16 @@ TABLE: dict[str, Callable[[], Method]] = {
     "lottery_ticket-layer": lambda: LotteryTicket(sparsity=0.45, round_steps=10, distribution="layer"),
     "lottery_ticket-filters": lambda: LotteryTicket(sparsity=0.45, round_steps=10, structure="filters"),
 }
-METHODS = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
+TRAIN_ONLY: dict[str, Callable[[], Method]] = {
+    "frank_wolfe": lambda: FrankWolfe(),
+    "frank_wolfe-init": lambda: FrankWolfe(radius=20, k_fraction=0.2, norm="start", init_iterations=3, lr=0.5),
+    "frank_wolfe-published": lambda: FrankWolfe(norm="shape", outside="scale", momentum=0.5),
+}
+WITH_BUDGET = pytest.mark.parametrize("make", TABLE.values(), ids=TABLE.keys())
+METHODS = pytest.mark.parametrize("make", [*TABLE.values(), *TRAIN_ONLY.values()], ids=[*TABLE, *TRAIN_ONLY])
 
 
-@METHODS
+@WITH_BUDGET
 def test_exact_budget(make: Callable[[], Method]) -> None:
     model, pruner = trained(make)
     counts = units(pruner, fold(model))
@@ -122,7 +129,7 @@ def test_resume_in_the_middle_through_a_file(make: Callable[[], Method]) -> None
     whole, whole_pruner = trained(make)
     model, pruner = network(), make()
     pruner.attach(model, DATA)
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, pruner)
     train(model, pruner, optimizer, range(13))
     file = io.BytesIO()
     torch.save(
@@ -134,7 +141,7 @@ def test_resume_in_the_middle_through_a_file(make: Callable[[], Method]) -> None
 
     model, pruner = network(), make()
     pruner.attach(model, DATA)
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, pruner, fresh=False)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     pruner.load_state_dict(state["pruner"])
@@ -173,7 +180,7 @@ def test_attach_leaves_grads_mode_and_random_state_alone(make: Callable[[], Meth
     assert all(torch.equal(statistics[k], v) for k, v in model[1].state_dict().items())
 
 
-@METHODS
+@WITH_BUDGET
 def test_history_is_sane(make: Callable[[], Method]) -> None:
     _, pruner = trained(make)
     assert pruner.history
@@ -199,5 +206,5 @@ def test_exports_and_onnxruntime_agrees(make: Callable[[], Method], tmp_path: An
 
 
 def test_every_method_is_in_the_table() -> None:
-    named = {make().name for make in TABLE.values()} | {"fine_tune"}  # has its own tests below
+    named = {make().name for make in (TABLE | TRAIN_ONLY).values()} | {"fine_tune"}  # has its own tests below
     assert set(available()) == named

@@ -75,3 +75,53 @@ def test_a_lottery_ticket_shows_all_its_trainings_and_resumes_within_one(
     assert "1-lottery_ticket-1-of-4: resumed after epoch 2 of 2" in resumed.stderr
     assert "1-lottery_ticket-2-of-4: resumed after epoch 1 of 2" in resumed.stderr
     assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+
+
+def test_a_frank_wolfe_stage_is_the_baseline_where_nothing_else_is_trained(tmp_path: Path) -> None:
+    cut = "{method: one_shot, sparsity: 0.7, skip_last_linear: false, recalibrate: false}"
+    stages = f"{{method: frank_wolfe, train: {{epochs: 2}}}}, {cut}"
+    result = run(tmp_path, stages, "--out", tmp_path / "out", "--set", "train.epochs=0")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert not [text for text in document["verdict"]["warnings"] if "never trained" in text]
+    rates = [row["lr"] for row in document["training"]]
+    assert rates == [1.0, pytest.approx(0.1)]  # two thirds of two epochs are one
+    (row,) = document["weights"]
+    assert row["stage"] == "1-frank_wolfe"
+    assert row["one_shot"][0]["accuracy"] == pytest.approx(document["baseline"]["accuracy"])
+    (accuracy,) = [cut["accuracy"] for cut in row["one_shot"] if cut["sparsity"] == 0.7]
+    assert accuracy == pytest.approx(document["compressed"]["accuracy"])
+    assert sum(row["magnitudes"]["shares"]) + row["magnitudes"]["zeros"] == pytest.approx(1)
+    assert "Room for cuts" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_frank_wolfe_stage_is_compared_with_ordinary_training(tmp_path: Path) -> None:
+    stages = "{method: frank_wolfe, from_scratch: true, init_iterations: 3, train: {epochs: 1}}"
+    result = run(tmp_path, stages, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [row["stage"] for row in document["weights"]] == ["train", "1-frank_wolfe"]
+    (note,) = [note for note in document["notes"] if "sfw_init_last_loss" in note]
+    assert float(note.rpartition(" ")[2]) > 0
+
+
+@pytest.mark.parametrize("key", ["lr", "optimizer", "weight_decay", "schedule"])
+def test_a_method_that_brings_its_own_optimizer_refuses_that_of_the_stage(tmp_path: Path, key: str) -> None:
+    value = {"lr": "0.1", "optimizer": "sgd", "weight_decay": "0", "schedule": "step"}[key]
+    result = run(tmp_path, f"{{method: frank_wolfe, train: {{epochs: 1, {key}: {value}}}}}", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: compress.0.train.{key}: frank_wolfe decides it itself; leave it out, and see its own settings\n"
+    )
+
+
+def test_a_start_outside_the_polytopes_stops_the_run_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(pipeline, "fit", never)
+    result = run(tmp_path, "{method: frank_wolfe, radius: 1, train: {epochs: 1}}", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "compress.0.radius: with 1 and k_fraction 0.05 features.0.weight starts outside" in result.stderr

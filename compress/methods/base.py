@@ -23,14 +23,12 @@ from torch.optim import Optimizer
 from compress.bases import Initialisation
 from compress.checks import require
 from compress.dynamics import MaskDynamics, MaskRecord
-from compress.interspace import Interspace, findings
+from compress.interspace import Interspace
 from compress.methods.run import Batches, Run
 from compress.prunable import prunable_weights, stored_weight
 from compress.sharing import NAMES as SHARINGS
 from compress.subspace import Formula, attach, detach, parametrized_weights, spatial_weights
 from compress.suggestion import did_you_mean
-
-_NOTED = 0.01  # difference of sparsities
 
 
 class EpochSchedule(Protocol):
@@ -263,7 +261,7 @@ class Method(ABC):
                 "nothing passes there; a lower sparsity, minimum_units, or another distribution leaves some"
             )
         if self.interspace is not None:
-            _count(run)
+            run.count_interspace()
 
     @property
     def filter_bases(self) -> Interspace | None:
@@ -344,14 +342,3 @@ class Method(ABC):
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
         run.warnings = list(state.get("warnings", ()))
-
-
-def _count(run: Run) -> None:
-    found = findings(run.model, run.weights, run.subspaces)
-    run.findings |= found
-    if found["interspace_sparsity"] - found["spatial_sparsity"] > _NOTED:
-        run.warn(
-            f"interspace: {found['interspace_sparsity']:.2%} of the coefficients are zero, but "
-            f"{found['spatial_sparsity']:.2%} of the folded weights; "
-            "a kernel is zero only where all its coefficients are"
-        )

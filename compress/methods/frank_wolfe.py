@@ -139,7 +139,6 @@ class FrankWolfe(Method):
             for tensor, inside in moved.items():
                 tensor.copy_(inside)
         if moved:
-            run.warnings.append(
+            run.warn(
                 f"{self.name}: {len(moved)} of {len(sets)} tensors started outside their polytopes and were moved in"
             )
-            logger.warning(run.warnings[-1])

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from compress.dynamics import MaskDynamics
 from compress.frozen import FrozenValues
 from compress.frozen_subspace import FrozenSubspace
+from compress.interspace import findings
 from compress.prunable import PrunableWeight, stored_weight
 from compress.subspace import Formula, coefficients
 
 logger = logging.getLogger(__name__)
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+_NOTED = 0.01  # difference of sparsities
 
 
 @dataclass(kw_only=True)
@@ -87,3 +90,14 @@ class Run:
             return 0.0
         masks = self.masks()
         return 1.0 - sum(int(torch.count_nonzero(m)) for m in masks) / sum(m.numel() for m in masks)
+
+    def count_interspace(self) -> None:
+        """Note what interspace pruning came to, and say where folding loses sparsity."""
+        found = findings(self.model, self.weights, self.subspaces)
+        self.findings |= found
+        if found["interspace_sparsity"] - found["spatial_sparsity"] > _NOTED:
+            self.warn(
+                f"interspace: {found['interspace_sparsity']:.2%} of the coefficients are zero, but "
+                f"{found['spatial_sparsity']:.2%} of the folded weights; "
+                "a kernel is zero only where all its coefficients are"
+            )

@@ -33,7 +33,7 @@ SLOW = {
     "torchvision:densenet121": (32, 120, 120),
     "torchvision:resnext50_32x4d": (64, 17, 21),
     "torchvision:regnet_y_400mf": (64, 33, 37),
-    "torchvision:efficientnet_b0": (64, 41, 48),
+    "torchvision:efficientnet_b0": (64, 35, 40),
     "torchvision:squeezenet1_1": (64, 25, 25),
     "torchvision:vit_b_16": (224, 12, 12),
 }

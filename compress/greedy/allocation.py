@@ -8,6 +8,7 @@ optimum; MACs are products of neighbouring widths, whose present values decide a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from compress.greedy.costs import Cost, Costs
 
 Vector = NDArray[np.float64]
+_FINEST = 64
 Point = tuple[int, float]  # width, discrepancy
 
 
@@ -26,7 +28,7 @@ class Allowed:
 
     units: all of them; always allowed.
     channels: output channels of a layer that one unit stands for.
-    round_to: other widths are multiples of this many channels.
+    round_to: other widths are multiples of this many channels, and few enough to be told apart (64 of them).
     """
 
     units: int
@@ -35,8 +37,9 @@ class Allowed:
 
     def widths(self) -> list[int]:
         """Ascending; at least one."""
-        whole = range(1, self.units)
-        return [w for w in whole if w * self.channels % self.round_to == 0] + [self.units]
+        step = self.round_to // math.gcd(self.round_to, self.channels)
+        step *= -(-self.units // (step * _FINEST))
+        return [*range(step, self.units, step), self.units]
 
     def upwards(self, width: int) -> int:
         """The smallest allowed width of at least `width` units."""

@@ -77,10 +77,14 @@ def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
         if stage.from_scratch:
             torch.manual_seed(recipe.train.seed)
             model, plans = build_model(recipe, data), []
+        pruner = pruner.kept_in(workspace.checkpoints / name)
         with journal.stage(name):
             mark = fingerprint(recipe, stages=number)
             model = prune(model, data, stage, recipe.stage_train(stage), pruner, name, mark, workspace, journal)
         frozen = pruner.run.frozen
+        if pruner.run.plan is not None:
+            plans.append(pruner.run.plan)
+            journal.notes += pruner.run.plan.notes
         if stage.shrink:
             with journal.stage(f"{name} shrink"):
                 plans.append(shrink(model, torch.zeros(1, *shape), round_to=stage.round_to))

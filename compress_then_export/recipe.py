@@ -98,12 +98,16 @@ class StageSection(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the method itself is given."""
-        return dict(self.model_extra or {})
+        """What the method itself is given; ``round_to`` too where it chooses widths."""
+        own = dict(self.model_extra or {})
+        method = available().get(self.method)
+        if method is not None and any(field.name == "round_to" for field in settings_of(method)):
+            own["round_to"] = self.round_to
+        return own
 
     def recalibrates(self, epochs: int) -> bool:
         """Whether statistics are measured anew after a stage of that many epochs."""
-        by_default = epochs == 0 or self.settings.get("structure") == "filters"
+        by_default = epochs == 0 or (self.model_extra or {}).get("structure") == "filters"
         return by_default if self.recalibrate is None else self.recalibrate
 
     def pruner(self) -> Method:

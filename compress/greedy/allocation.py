@@ -41,10 +41,6 @@ class Allowed:
         step *= -(-self.units // (step * _FINEST))
         return [*range(step, self.units, step), self.units]
 
-    def upwards(self, width: int) -> int:
-        """The smallest allowed width of at least `width` units."""
-        return next(w for w in self.widths() if w >= width)
-
 
 def hull(curve: Mapping[int, float], allowed: Sequence[int]) -> list[Point]:
     """The lower convex hull of a curve over the allowed widths, from the widest to the narrowest.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compress.greedy.discrepancy import Discrepancy
-from compress.greedy.gates import Gates, gated
+from compress.greedy.gates import gated
 from compress.greedy.groups import ChannelGroup
 from compress.greedy.local import Indices, Vector
 from compress.greedy.replay import Replay
@@ -58,31 +58,26 @@ class GlobalImitation:
             first: the neuron to begin with where none is tried by itself (`exact_size` 0), for example the one that
                 imitates best locally.
         """
-        with gated(self.replay.model, self.group) as gates:
-            a = np.zeros(self.group.units)
-            every = np.arange(self.group.units)
-            i, value = self._best(gates, a, 1.0, every if self.exact_size else np.array([first]), self._draw())
-            a[i] = 1.0
-            count = 0
-            while True:
-                yield a, value
-                count += 1
-                gamma, number = 1 / (1 + count), self._draw()
-                candidates = every
-                if np.count_nonzero(a) > self.exact_size or not self.exact_size:
-                    candidates = np.argsort(self._slopes(gates, a, number), kind="stable")[:CANDIDATES]
-                i, value = self._best(gates, a, gamma, candidates, number)
-                a = (1 - gamma) * a
-                a[i] += gamma
+        a = np.zeros(self.group.units)
+        every = np.arange(self.group.units)
+        i, value = self._best(a, 1.0, every if self.exact_size else np.array([first]), self._draw())
+        a[i] = 1.0
+        count = 0
+        while True:
+            yield a, value
+            count += 1
+            gamma, number = 1 / (1 + count), self._draw()
+            candidates = every
+            if np.count_nonzero(a) > self.exact_size or not self.exact_size:
+                candidates = np.argsort(self.slopes(a, number), kind="stable")[:CANDIDATES]
+            i, value = self._best(a, gamma, candidates, number)
+            a = (1 - gamma) * a
+            a[i] += gamma
 
     def slopes(self, a: Vector, number: int) -> Vector:
         """[N] the derivative of D by γ at 0 of a step from `a` towards every unit, on batch `number`."""
-        with gated(self.replay.model, self.group) as gates:
-            return self._slopes(gates, a, number)
-
-    def _slopes(self, gates: Gates, a: Vector, number: int) -> Vector:
         z = torch.zeros(len(a), dtype=torch.float64, requires_grad=True)
-        with torch.enable_grad():
+        with torch.enable_grad(), gated(self.replay.model, self.group) as gates:
             gates.factors = len(a) * (torch.from_numpy(a) + z)
             value = self.discrepancy(self.replay.run(number), self.full[number])
             (c,) = torch.autograd.grad(value, z)
@@ -90,20 +85,21 @@ class GlobalImitation:
         derivatives = c.numpy()
         return np.asarray(derivatives - a @ derivatives)
 
-    def _best(self, gates: Gates, a: Vector, gamma: float, candidates: Indices, number: int) -> tuple[int, float]:
+    def _best(self, a: Vector, gamma: float, candidates: Indices, number: int) -> tuple[int, float]:
         values = []
         for i in candidates:
             moved = (1 - gamma) * a
             moved[i] += gamma
-            values.append(self._evaluate(gates, moved, number))
+            values.append(self._evaluate(moved, number))
         best = int(np.argmin(values))
         return int(candidates[best]), values[best]
 
     @torch.no_grad()
-    def _evaluate(self, gates: Gates, a: Vector, number: int) -> float:
-        gates.factors = torch.from_numpy(len(a) * a)
+    def _evaluate(self, a: Vector, number: int) -> float:
         self.forwards += 1
-        return float(self.discrepancy(self.replay.run(number), self.full[number]))
+        with gated(self.replay.model, self.group) as gates:
+            gates.factors = torch.from_numpy(len(a) * a)
+            return float(self.discrepancy(self.replay.run(number), self.full[number]))
 
     def _draw(self) -> int:
         return int(self.rng.integers(len(self.full)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
@@ -72,7 +73,8 @@ def find_groups(model: nn.Module, example: Tensor, *, streams: bool = False, exc
     """
     calls = observe(model, example)
     try:
-        channels = trace_channels(copy.deepcopy(model).eval(), (example[:1],))
+        with torch.enable_grad():  # the graph is read off autograd's
+            channels = trace_channels(copy.deepcopy(model).eval(), (example[:1],))
     except Exception as error:  # whatever the dependency graph trips over
         raise ValueError(
             f"model: its channels cannot be followed ({type(error).__name__}: {error}); prune single weights instead"

@@ -8,11 +8,13 @@ closer to those of the full network.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,6 +60,25 @@ class ThinnedGroup:
     imitation: Imitation | None
     search: str
     discrepancy: float
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For a file."""
+        imitation = self.imitation
+        return {
+            "kept": np.zeros(0, dtype=np.int64) if imitation is None else imitation.kept,
+            "shares": np.zeros(0) if imitation is None else imitation.shares,
+            "local": np.array(0.0 if imitation is None else imitation.discrepancy),
+            "search": np.array(self.search),
+            "discrepancy": np.array(self.discrepancy),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ThinnedGroup:
+        """From a file."""
+        imitation = None
+        if len(arrays["kept"]):
+            imitation = Imitation(kept=arrays["kept"], shares=arrays["shares"], discrepancy=float(arrays["local"]))
+        return cls(imitation=imitation, search=str(arrays["search"]), discrepancy=float(arrays["discrepancy"]))
 
 
 class Layerwise:
@@ -152,31 +173,28 @@ class Layerwise:
     def thin_within(self, group: ChannelGroup, epsilon: float, allowed: Allowed, number: int) -> ThinnedGroup:
         """As few units as keep the loss on the labels within `epsilon` of what it was before this group was thinned.
 
-        Along the local path the size is found by bisection, on the global one at the first size that will do.
+        Of the allowed sizes of the local path the one is found by bisection, on the global one it is the first.
         """
         limit = self.loss(group, None) + epsilon
-        largest = group.units - 1
-        path = self.local(group, 1 if self.search.imitation == "global" else largest)
+        widths = allowed.widths()[:-1]
+        path = self.local(group, 1 if self.search.imitation == "global" else widths[-1])
         found: dict[str, Imitation] = {}
         if self.search.imitation != "global":
-            sizes = sorted(path)
-            low, high = -1, len(sizes)  # sizes[low] is too small, sizes[high] will do, or is the whole group
+            sizes = sorted({size for size in path if size in widths} | {max(path)})
+            low, high = -1, len(sizes)  # sizes[low] is too small; sizes[high] will do, or is the whole group
             while high - low > 1:
                 middle = (low + high) // 2
                 good = self.loss(group, path[sizes[middle]]) < limit
                 low, high = (low, middle) if good else (middle, high)
             if high < len(sizes):
-                width = allowed.upwards(sizes[high])
-                found["local"] = path[max(size for size in sizes if size <= width)]
+                found["local"] = path[sizes[high]]
         if self.search.imitation != "local":
-            within = self._global_within(group, limit, allowed, int(path[1].kept[0]), number)
+            within = self._global_within(group, limit, widths, int(path[1].kept[0]), number)
             if within is not None:
                 found["global"] = within
-        found = {name: one for name, one in found.items() if allowed.upwards(one.size) < group.units}
         if not found:
-            whole = Imitation(
-                kept=np.arange(group.units), shares=np.full(group.units, 1 / group.units), discrepancy=0.0
-            )
+            n = group.units
+            whole = Imitation(kept=np.arange(n), shares=np.full(n, 1 / n), discrepancy=0.0)
             return ThinnedGroup(imitation=None, search="whole", discrepancy=self.discrepancy(group, whole))
         values = {name: self.discrepancy(group, imitation) for name, imitation in found.items()}
         best = min(found, key=lambda name: (found[name].size, values[name]))
@@ -192,22 +210,17 @@ class Layerwise:
         return _imitation(*last)
 
     def _global_within(
-        self, group: ChannelGroup, limit: float, allowed: Allowed, first: int, number: int
+        self, group: ChannelGroup, limit: float, widths: Sequence[int], first: int, number: int
     ) -> Imitation | None:
-        measured, width = 0, 0
-        last: Imitation | None = None
+        measured = 0
         for count, (a, value) in enumerate(self._global_search(group, number).steps(first)):
             size = int(np.count_nonzero(a))
-            if width:  # good already: fill up to the allowed width
-                if size > width or count > _STEPS_PER_UNIT * group.units:
-                    return last
-                last = _imitation(a, value)
-            elif size >= group.units or count > _STEPS_PER_UNIT * group.units:
+            if size > widths[-1] or count > _STEPS_PER_UNIT * group.units:
                 return None
-            elif size > measured:
-                measured, last = size, _imitation(a, value)
-                if self.loss(group, last) < limit:
-                    width = allowed.upwards(size)
+            if size > measured and size in widths:
+                measured = size
+                if self.loss(group, _imitation(a, value)) < limit:
+                    return _imitation(a, value)
         return None
 
     def _global_search(self, group: ChannelGroup, number: int) -> GlobalImitation:

@@ -15,6 +15,7 @@ from compress.methods.dpf import DPF
 from compress.methods.fine_tune import FineTune
 from compress.methods.freezenet import FreezeNet
 from compress.methods.gradual import Gradual
+from compress.methods.greedy_imitation import GreedyImitation
 from compress.methods.lottery_ticket import LotteryTicket
 from compress.methods.one_shot import OneShot
 from compress.methods.rigl import RigL
@@ -22,11 +23,22 @@ from compress.methods.set import SET
 from compress.suggestion import did_you_mean
 
 __all__ = [
-    "DPF", "SET", "AtInit", "FineTune", "FreezeNet", "Gradual", "LotteryTicket", "Method", "OneShot", "RigL",
-    "available", "create", "settings_of",
+    "DPF", "SET", "AtInit", "FineTune", "FreezeNet", "Gradual", "GreedyImitation", "LotteryTicket", "Method", "OneShot",
+    "RigL", "available", "create", "settings_of",
 ]  # fmt: skip
 
-_OURS: tuple[type[Method], ...] = (OneShot, Gradual, DPF, AtInit, FreezeNet, SET, RigL, LotteryTicket, FineTune)
+_OURS: tuple[type[Method], ...] = (
+    OneShot,
+    Gradual,
+    DPF,
+    AtInit,
+    FreezeNet,
+    SET,
+    RigL,
+    LotteryTicket,
+    FineTune,
+    GreedyImitation,
+)
 
 
 def available() -> dict[str, type[Method]]:

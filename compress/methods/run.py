@@ -1,9 +1,9 @@
-"""The state of one run of a method: what it is at work on, and what was recorded."""
+"""The state of one run of a method with masks: what it is at work on, and what was recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +11,14 @@ from torch import Tensor, nn
 from compress.dynamics import MaskDynamics
 from compress.frozen import FrozenValues
 from compress.frozen_subspace import FrozenSubspace
+from compress.methods.outcome import Batches, Outcome
 from compress.prunable import PrunableWeight
 from compress.subspace import Formula, coefficients
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-
 
 @dataclass(kw_only=True)
-class Run:
-    """A method at work on one model: its layers, its data, the step, and what was recorded.
-
-    The report repeats ``warnings``, which are sentences, and ``findings``, single figures such as λ* of COPS.
-    """
+class Run(Outcome):
+    """A method at work on the masks of one model: its layers, its data, and what was recorded."""
 
     model: nn.Module
     batches: Batches
@@ -30,10 +26,6 @@ class Run:
     subspaces: dict[str, Formula]
     left_out: dict[str, str]
     dynamics: MaskDynamics
-    warnings: list[str] = field(default_factory=list)
-    findings: dict[str, float] = field(default_factory=dict)
-    step: int = 0
-    finished: bool = False
 
     def coefficients(self, weight: PrunableWeight) -> Tensor:
         """β of one weight, masked coefficients included."""

@@ -69,8 +69,6 @@ def test_allowed_widths() -> None:
     assert Allowed(units=10, channels=1, round_to=4).widths() == [4, 8, 10]
     assert Allowed(units=6, channels=4, round_to=8).widths() == [2, 4, 6]
     assert Allowed(units=3, channels=1, round_to=8).widths() == [3]
-    assert Allowed(units=10, channels=1, round_to=4).upwards(5) == 8
-    assert Allowed(units=10, channels=1, round_to=4).upwards(9) == 10
     assert Allowed(units=3072, channels=1, round_to=1).widths()[:2] == [48, 96]
     assert len(Allowed(units=3072, channels=1, round_to=1).widths()) == 64
 

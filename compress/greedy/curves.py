@@ -15,6 +15,7 @@ from compress.greedy.layerwise import Layerwise
 from compress.greedy.local import Imitation
 
 _PROBES = 4
+_NOISE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,8 @@ class Curve:
 def measure_curve(layerwise: Layerwise, group: ChannelGroup, allowed: Allowed) -> Curve:
     """The curve of one group of the full network.
 
-    The discrepancy at the output is measured at a few widths; between them it is the local one times a factor that
-    is interpolated, both on logarithmic scales.
+    The discrepancy at the output is measured at a few widths, on the first batch; between them it is the local one
+    times a factor that is interpolated, both on logarithmic scales.
     """
     widths = allowed.widths()[:-1]
     layerwise.advance(group)
@@ -65,7 +66,8 @@ def measure_curve(layerwise: Layerwise, group: ChannelGroup, allowed: Allowed) -
     imitations = {width: path[max(size for size in path if size <= width)] for width in widths}
     local = np.maximum([one.discrepancy for one in imitations.values()], 1e-15)
     picked = np.unique(np.linspace(0, len(widths) - 1, _PROBES).round().astype(int))
-    measured = [layerwise.discrepancy(group, imitations[widths[place]]) for place in picked]
-    factors = np.log(np.maximum(measured, 1e-15) / local[picked])
+    measured = [layerwise.discrepancy(group, imitations[widths[place]], batches=1) for place in picked]
+    floor = max(1e-15, _NOISE * max(measured))  # below it float32 decides, and may come out negative
+    factors = np.log(np.maximum(measured, floor) / local[picked])
     factor = np.interp(np.log(widths), np.log([widths[place] for place in picked]), factors)
     return Curve(imitations=imitations, discrepancies=dict(zip(widths, (local * np.exp(factor)).tolist(), strict=True)))

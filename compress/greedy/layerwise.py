@@ -54,7 +54,8 @@ class Search:
 class ThinnedGroup:
     """What became of one group; its imitation is None where it stays whole.
 
-    search: "local", "global" or "whole". discrepancy: at the output, on all calibration batches.
+    search: "local", "global" or "whole". discrepancy: at the output; on all calibration batches where two imitations
+    were compared, else on the first.
     """
 
     imitation: Imitation | None
@@ -142,13 +143,12 @@ class Layerwise:
         target = units * products.sum(axis=1)
         return imitate_locally(units**2 * products, target, energy, step=self.search.step, largest=largest)
 
-    def discrepancy(self, group: ChannelGroup, imitation: Imitation) -> float:
-        """D between this network with the group thinned and the full one, a mean over calibration samples."""
+    def discrepancy(self, group: ChannelGroup, imitation: Imitation, *, batches: int | None = None) -> float:
+        """D between this network with the group thinned and the full one, on the first `batches` of all."""
         with gated(self.replay.model, group) as gates:
             gates.factors = torch.from_numpy(scales(group, imitation))
-            return self._mean(
-                float(self.measure(found, full)) for found, full in zip(self._outputs(), self.full, strict=True)
-            )
+            pairs = zip(self._outputs(batches), self.full[:batches], strict=True)
+            return self._mean(float(self.measure(found, full)) for found, full in pairs)
 
     def loss(self, group: ChannelGroup, imitation: Imitation | None) -> float:
         """Cross-entropy of this network on the labels, with the group thinned or as it is."""
@@ -166,7 +166,7 @@ class Layerwise:
             found["local"] = path[max(path)]
         if self.search.imitation != "local":
             found["global"] = self._global_to(group, width, int(path[1].kept[0]), number)
-        values = {name: self.discrepancy(group, imitation) for name, imitation in found.items()}
+        values = self._compare(group, found)
         best = min(values, key=lambda name: values[name])
         return ThinnedGroup(imitation=found[best], search=best, discrepancy=values[best])
 
@@ -195,10 +195,14 @@ class Layerwise:
         if not found:
             n = group.units
             whole = Imitation(kept=np.arange(n), shares=np.full(n, 1 / n), discrepancy=0.0)
-            return ThinnedGroup(imitation=None, search="whole", discrepancy=self.discrepancy(group, whole))
-        values = {name: self.discrepancy(group, imitation) for name, imitation in found.items()}
+            return ThinnedGroup(imitation=None, search="whole", discrepancy=self.discrepancy(group, whole, batches=1))
+        values = self._compare(group, found)
         best = min(found, key=lambda name: (found[name].size, values[name]))
         return ThinnedGroup(imitation=found[best], search=best, discrepancy=values[best])
+
+    def _compare(self, group: ChannelGroup, found: Mapping[str, Imitation]) -> dict[str, float]:
+        batches = None if len(found) > 1 else 1  # one alone needs no precise figure
+        return {name: self.discrepancy(group, imitation, batches=batches) for name, imitation in found.items()}
 
     def _global_to(self, group: ChannelGroup, width: int, first: int, number: int) -> Imitation:
         last: tuple[Vector, float] | None = None
@@ -234,13 +238,14 @@ class Layerwise:
         )
 
     @torch.no_grad()
-    def _outputs(self) -> Iterable[Tensor]:
-        for number in range(len(self.full)):
+    def _outputs(self, batches: int | None = None) -> Iterable[Tensor]:
+        for number in range(len(self.full[:batches])):
             yield self.replay.run(number)
 
     def _mean(self, values: Iterable[float]) -> float:
-        weights = [len(full) for full in self.full]
-        return float(np.average(list(values), weights=weights))
+        """Mean over samples from means over the first batches."""
+        means = list(values)
+        return float(np.average(means, weights=[len(full) for full in self.full[: len(means)]]))
 
 
 def _imitation(a: Vector, value: float) -> Imitation:

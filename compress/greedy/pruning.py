@@ -88,7 +88,7 @@ class GreedyPruning:
             groups=tuple(group for group in network.groups if group.name not in narrow),
             left_out={
                 **network.left_out,
-                **dict.fromkeys(sorted(narrow), f"fewer than {round_to} channels (round_to)"),
+                **dict.fromkeys(sorted(narrow), f"no multiple of {round_to} channels is below its width"),
             },
         )
         if not self.network.groups:
@@ -227,7 +227,7 @@ class GreedyPruning:
     def _pruned(self, found: Sequence[ThinnedGroup]) -> Pruned:
         thinned = self._thinned(found)
         plan = shrink_plan(self.model, self.network, thinned)
-        probe = self.calibration[0][0][:4].double()
+        probe = self.calibration[0][0][:2].double()
         distance = difference(copy.deepcopy(self.model).double(), self.network, thinned, probe)
         if distance > 1e-9:
             raise ValueError(

@@ -27,12 +27,12 @@ def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
     Args:
         model: a plain model of any mode; it is not changed.
         network: its groups.
-        example: an input batch; two samples of it are used, and noise.
+        example: an input batch; one sample of it is used, and noise.
     """
     twin = copy.deepcopy(model).eval().double()
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(example[:2].shape, generator=generator, dtype=torch.float64)
-    batch = torch.cat([example[:2].double(), noise.to(example.device)])
+    noise = torch.randn(example[:1].shape, generator=generator, dtype=torch.float64)
+    batch = torch.cat([example[:1].double(), noise.to(example.device)])
 
     def works(chosen: frozenset[int]) -> bool:
         thinned = [(network.groups[number], _every_other(network.groups[number])) for number in chosen]

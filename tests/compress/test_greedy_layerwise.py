@@ -105,9 +105,12 @@ def test_both_takes_the_better_of_local_and_global(width: int) -> None:
         found[imitation] = layerwise.thin_to(group, width, 1)
         assert found[imitation].imitation is not None
         assert found[imitation].imitation.size <= width
-        assert found[imitation].discrepancy == layerwise.discrepancy(group, found[imitation].imitation)
-    assert found["both"].discrepancy == min(found["local"].discrepancy, found["global"].discrepancy)
-    assert found["both"].search == min(("local", "global"), key=lambda name: found[name].discrepancy)
+        batches = None if imitation == "both" else 1
+        exact = layerwise.discrepancy(group, found[imitation].imitation, batches=batches)
+        assert found[imitation].discrepancy == exact
+    values = {name: layerwise.discrepancy(group, found[name].imitation) for name in ("local", "global")}
+    assert found["both"].discrepancy == min(values.values())
+    assert found["both"].search == min(values, key=lambda name: values[name])
     rng = np.random.default_rng(0)
     random = [layerwise.discrepancy(group, choose(group, rng, width / group.units)) for _ in range(30)]
     assert found["both"].discrepancy < 0.5 * np.median(random)
@@ -168,9 +171,9 @@ def test_a_curve_is_exact_where_it_was_measured_and_survives_a_file(tmp_path: Pa
     assert list(curve.imitations) == allowed.widths()[:-1]
     for width in (1, 11):
         assert curve.discrepancies[width] == pytest.approx(
-            layerwise.discrepancy(group, curve.imitations[width]), rel=1e-6
+            layerwise.discrepancy(group, curve.imitations[width], batches=1), rel=1e-6
         )
-    exact = [layerwise.discrepancy(group, one) for one in curve.imitations.values()]
+    exact = [layerwise.discrepancy(group, one, batches=1) for one in curve.imitations.values()]
     assert np.corrcoef(np.log(exact), np.log(list(curve.discrepancies.values())))[0, 1] > 0.9
     finished = Finished(tmp_path, "mark")
     finished.put("curve", curve.to_arrays())

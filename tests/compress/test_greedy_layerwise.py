@@ -169,12 +169,12 @@ def test_a_curve_is_exact_where_it_was_measured_and_survives_a_file(tmp_path: Pa
     layerwise = Layerwise(model, DATA, Search())
     curve = measure_curve(layerwise, group, allowed)
     assert list(curve.imitations) == allowed.widths()[:-1]
+    exact = {width: layerwise.discrepancy(group, one, batches=1) for width, one in curve.imitations.items()}
+    noise = 2e-6 * max(exact.values())
     for width in (1, 11):
-        assert curve.discrepancies[width] == pytest.approx(
-            layerwise.discrepancy(group, curve.imitations[width], batches=1), rel=1e-6
-        )
-    exact = [layerwise.discrepancy(group, one, batches=1) for one in curve.imitations.values()]
-    assert np.corrcoef(np.log(exact), np.log(list(curve.discrepancies.values())))[0, 1] > 0.9
+        assert curve.discrepancies[width] == pytest.approx(exact[width], rel=1e-6, abs=noise)
+    logs = np.log(np.maximum([[exact[width], value] for width, value in curve.discrepancies.items()], noise))
+    assert np.corrcoef(logs.T)[0, 1] > 0.9
     finished = Finished(tmp_path, "mark")
     finished.put("curve", curve.to_arrays())
     arrays = finished.get("curve")
@@ -192,7 +192,7 @@ def pruning(model: nn.Module, kind: str, value: float, **settings: Any) -> Greed
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [("macs", 0.5), ("parameters", 0.4), ("size", 0.6), ("width", 0.5), ("loss_gap", 0.5)]
+    ("kind", "value"), [("macs", 0.4), ("parameters", 0.35), ("size", 0.35), ("width", 0.5), ("loss_gap", 0.5)]
 )
 def test_a_search_that_was_killed_goes_on_where_it_was(
     kind: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +215,8 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
         pruning(model, kind, value).run(tmp_path)
     (tmp_path / "group-001.partial").write_bytes(b"half a fi")  # as kill -9 leaves it
     resumed = pruning(model, kind, value).run(tmp_path)
-    assert calls[2:] == calls[1:2] + [name for name in calls[3:] if name != calls[0]]
+    assert calls[2] == calls[1]
+    assert calls[0] not in calls[1:]
     assert resumed.plan == whole.plan
     calls.append("no more interruptions")
     before = len(calls)

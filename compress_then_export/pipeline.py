@@ -80,7 +80,8 @@ def _run(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
         pruner = pruner.kept_in(workspace.checkpoints / name)
         with journal.stage(name):
             mark = fingerprint(recipe, stages=number)
-            model = prune(model, data, stage, recipe.stage_train(stage), pruner, name, mark, workspace, journal)
+            section = recipe.stage_train(stage)
+            model = prune(model, baseline, data, stage, section, pruner, name, mark, workspace, journal)
         frozen = pruner.run.frozen
         if pruner.run.plan is not None:
             plans.append(pruner.run.plan)
@@ -137,6 +138,7 @@ def train(
     journal: Journal,
     *,
     pruner: Method | None = None,
+    teacher: nn.Module | None = None,
     calibration: Loader | None = None,
 ) -> None:
     """One training with its own checkpoint; the model ends on the CPU, in eval mode.
@@ -158,6 +160,7 @@ def train(
         data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=section.augment and None),
         section.settings(),
         pruner=pruner,
+        teacher=None if teacher is None else copy.deepcopy(teacher).to(device_of(section)).eval(),
         evaluate=evaluate,
         checkpoint=workspace.checkpoints / f"{name}.ckpt",
         fingerprint=mark,
@@ -169,6 +172,7 @@ def train(
 
 def prune(
     model: nn.Module,
+    baseline: nn.Module,
     data: Dataset,
     stage: StageSection,
     section: TrainSection,
@@ -180,7 +184,8 @@ def prune(
 ) -> nn.Module:
     """One compress stage: attach, train, finish, fold, and BatchNorm statistics of the model that is left.
 
-    A method that wants several trainings gets them, each with its own checkpoint.
+    ``baseline`` is the teacher where the stage's training wants one. A method that wants several trainings gets them,
+    each with its own checkpoint.
     """
     loader = data.loader("train", batch_size=section.batch_size, seed=section.seed)
     model.to(device_of(section))
@@ -190,7 +195,10 @@ def prune(
         calibration = data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False)
     for number in range(1, pruner.trainings + 1) if section.epochs else ():
         label = name if pruner.trainings == 1 else f"{name}-{number}-of-{pruner.trainings}"
-        train(model, data, section, label, mark, workspace, journal, pruner=pruner, calibration=calibration)
+        train(
+            model, data, section, label, mark, workspace, journal,
+            pruner=pruner, teacher=baseline if section.teacher else None, calibration=calibration,
+        )  # fmt: skip
     pruner.finish()
     journal.warnings += pruner.run.warnings
     journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]

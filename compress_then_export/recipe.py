@@ -47,6 +47,7 @@ class TrainSection(_Section):
     nesterov: bool = True
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    teacher: float = 0.0
     schedule: Schedule = "step"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -68,6 +69,7 @@ class TrainSection(_Section):
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
             label_smoothing=self.label_smoothing,
+            teacher=self.teacher,
             learning_rate=LearningRate(
                 schedule=self.schedule,
                 milestones=self.milestones,

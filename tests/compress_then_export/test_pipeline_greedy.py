@@ -20,7 +20,7 @@ train: {{epochs: 2, batch_size: 32, lr: 0.05, seed: 3}}
 compress: [{stage}]
 check: {{max_drop: 100, seconds: 0.1}}
 """
-STAGE = "{method: greedy_imitation, macs: 0.5, calibration_batches: 2, round_to: 2, train: {epochs: 1}}"
+STAGE = "{method: greedy_imitation, macs: 0.5, calibration_batches: 2, round_to: 2, train: {epochs: 1, teacher: 0.5}}"
 
 
 @pytest.fixture(autouse=True)

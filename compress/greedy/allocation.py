@@ -90,15 +90,29 @@ def descend(costs: Costs, cost: Cost, hulls: Sequence[Sequence[Point]]) -> list[
         path.append(list(widths))
 
 
-def first_within(path: Sequence[Sequence[int]], costs: Costs, cost: Cost, target: float) -> list[int]:
+def first_within(
+    path: Sequence[Sequence[int]], costs: Costs, cost: Cost, target: float, choices: Sequence[Sequence[int]]
+) -> list[int]:
     """The widest vector of a path whose cost is at most that fraction of the whole network's.
+
+    Args:
+        path: width vectors, each below the one before.
+        costs, cost: what is bounded.
+        target: the fraction.
+        choices: the widths that every group may take: the step that meets the target is made no longer than needed.
 
     Raises:
         ValueError: even the narrowest one costs more; the message says how much.
     """
-    for widths in path:
-        if costs.fraction(cost, widths) <= target:
-            return list(widths)
+    for place, widths in enumerate(path):
+        if costs.fraction(cost, widths) > target:
+            continue
+        for group, (narrow, wide) in enumerate(zip(widths, path[max(place - 1, 0)], strict=True)):
+            for between in sorted((w for w in choices[group] if narrow < w < wide), reverse=True):
+                shorter = [*widths[:group], between, *widths[group + 1 :]]
+                if costs.fraction(cost, shorter) <= target:
+                    return shorter
+        return list(widths)
     best = costs.fraction(cost, path[-1])
     raise ValueError(
         f"{cost}: {target} cannot be met; with every group at its narrowest {best:.4f} of them is left "

@@ -55,6 +55,6 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
             watched(example)
     except Exception as error:
         raise ValueError(
-            f"batches: the model does not run on inputs of shape {list(example.shape)}: {error}"
+            f"batches: the model does not run on inputs of shape {list(example.shape[1:])}: {error}"
         ) from error
     return Calls(order=order, counts=counts, positions=positions)

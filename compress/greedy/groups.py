@@ -71,7 +71,7 @@ def find_groups(model: nn.Module, example: Tensor, *, streams: bool = False, exc
     Raises:
         ValueError: the model does not run on the example, or its channels cannot be followed.
     """
-    calls = observe(model, example)
+    calls = observe(model, example[:1])
     try:
         with torch.enable_grad():  # the graph is read off autograd's
             channels = trace_channels(copy.deepcopy(model).eval(), (example[:1],))

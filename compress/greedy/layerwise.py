@@ -8,6 +8,7 @@ closer to those of the full network.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,8 +55,8 @@ class Search:
 class ThinnedGroup:
     """What became of one group; its imitation is None where it stays whole.
 
-    search: "local", "global" or "whole". discrepancy: at the output; on all calibration batches where two imitations
-    were compared, else on the first.
+    search: "local", "global" or "whole". discrepancy: at the output, on all calibration batches, where two imitations
+    were compared; else NaN.
     """
 
     imitation: Imitation | None
@@ -100,7 +101,8 @@ class Layerwise:
         self.search = search
         self.measure = DISCREPANCIES[search.discrepancy]
         with torch.no_grad():
-            self.full: list[Tensor] = [self.replay.run(number) for number in range(len(batches))]
+            rest = [self.replay.run(number) for number in range(1, len(batches))]
+        self.full: list[Tensor] = [self.replay.first_output, *rest]
 
     def advance(self, group: ChannelGroup) -> None:
         """Go on to a group; those before it are settled."""
@@ -193,16 +195,16 @@ class Layerwise:
             if within is not None:
                 found["global"] = within
         if not found:
-            n = group.units
-            whole = Imitation(kept=np.arange(n), shares=np.full(n, 1 / n), discrepancy=0.0)
-            return ThinnedGroup(imitation=None, search="whole", discrepancy=self.discrepancy(group, whole, batches=1))
+            return ThinnedGroup(imitation=None, search="whole", discrepancy=math.nan)
         values = self._compare(group, found)
         best = min(found, key=lambda name: (found[name].size, values[name]))
         return ThinnedGroup(imitation=found[best], search=best, discrepancy=values[best])
 
     def _compare(self, group: ChannelGroup, found: Mapping[str, Imitation]) -> dict[str, float]:
-        batches = None if len(found) > 1 else 1  # one alone needs no precise figure
-        return {name: self.discrepancy(group, imitation, batches=batches) for name, imitation in found.items()}
+        """Discrepancies at the output; one alone needs none, and passes of the whole suffix are what takes long."""
+        if len(found) == 1:
+            return dict.fromkeys(found, math.nan)
+        return {name: self.discrepancy(group, imitation) for name, imitation in found.items()}
 
     def _global_to(self, group: ChannelGroup, width: int, first: int, number: int) -> Imitation:
         last: tuple[Vector, float] | None = None

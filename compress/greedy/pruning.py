@@ -96,14 +96,15 @@ class GreedyPruning:
             raise ValueError(f"model: none of its channel groups can be thinned ({reasons})")
         self.groups = self.network.groups
         self.allowed = [self._allowed(group, self.network) for group in self.groups]
+        self.choices = [allowed.widths() for allowed in self.allowed]
         self.costs = Costs(self.model, self.network)
 
     def check_target(self) -> None:
         """Raise ValueError where a bound on a cost is out of reach whatever is kept; the message says what is not."""
         for kind in COSTS:
             if kind == self.target.kind:
-                narrowest = [allowed.widths()[0] for allowed in self.allowed]
-                first_within([narrowest], self.costs, kind, self.target.value)
+                narrowest = [widths[0] for widths in self.choices]
+                first_within([narrowest], self.costs, kind, self.target.value, self.choices)
 
     def run(self, folder: Path | None = None) -> Pruned:
         """Search.
@@ -128,10 +129,11 @@ class GreedyPruning:
     def _widths(self, finished: Finished) -> list[int]:
         for kind in COSTS:
             if kind == self.target.kind:
-                return first_within(self._path(self._curves(finished), kind), self.costs, kind, self.target.value)
+                path = self._path(self._curves(finished), kind)
+                return first_within(path, self.costs, kind, self.target.value, self.choices)
         wanted = [self.target.value * group.units for group in self.groups]
-        choices = [allowed.widths() for allowed in self.allowed]
-        return [max([w for w in ws if w <= most + 1e-9] or ws[:1]) for ws, most in zip(choices, wanted, strict=True)]
+        pairs = zip(self.choices, wanted, strict=True)
+        return [max([w for w in widths if w <= most + 1e-9] or widths[:1]) for widths, most in pairs]
 
     def _curves(self, finished: Finished) -> list[Curve]:
         curves: list[Curve] = []
@@ -148,7 +150,7 @@ class GreedyPruning:
         return curves
 
     def _path(self, curves: Sequence[Curve], cost: Cost) -> list[list[int]]:
-        hulls = [hull(curve.discrepancies, a.widths()) for curve, a in zip(curves, self.allowed, strict=True)]
+        hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, self.choices, strict=True)]
         return descend(self.costs, cost, hulls)
 
     def _thin(self, finished: Finished, widths: Sequence[int] | None, prefix: str = "group") -> list[ThinnedGroup]:
@@ -174,7 +176,13 @@ class GreedyPruning:
             found.append(thinned)
             kept = group.units if thinned.imitation is None else thinned.imitation.size
             log.info(
-                "%s: %d of %d, %s, discrepancy %.4g", group.name, kept, group.units, thinned.search, thinned.discrepancy
+                "%s: %d of %d channels, %s, local error %.3g, at the output %.3g",
+                group.name,
+                kept,
+                group.units,
+                thinned.search,
+                thinned.imitation.discrepancy if thinned.imitation else 0.0,
+                thinned.discrepancy,
             )
         return found
 

@@ -52,6 +52,7 @@ class Replay:
             raise ValueError(f"model: it returns {type(expected).__name__}; imitation compares one tensor of outputs")
         if not bool(expected.isfinite().all()):
             raise ValueError("model: its outputs are NaN or infinite on the calibration data")
+        self.first_output = expected
         self._trace(expected)
 
     @property

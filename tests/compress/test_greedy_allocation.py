@@ -118,12 +118,15 @@ def test_widths_are_close_to_the_best_of_all(seed: int) -> None:
 
 def test_targets() -> None:
     _, costs = chain()
+    choices = [range(1, 7), range(1, 7), range(1, 6)]
     hulls = [[(6, 0.0), (1, 1.0)], [(6, 0.0), (1, 3.0)], [(5, 0.0), (1, 2.0)]]
     path = descend(costs, "parameters", hulls)
-    assert first_within(path, costs, "parameters", 1.0) == [6, 6, 5]
-    widths = first_within(path, costs, "parameters", 0.6)
-    assert costs.fraction("parameters", widths) <= 0.6
-    assert widths[0] == 1  # the cheapest in discrepancy
+    assert first_within(path, costs, "parameters", 1.0, choices) == [6, 6, 5]
+    long_step = first_within(path, costs, "parameters", 0.6, [(1, 6), (1, 6), (1, 5)])
+    assert long_step == [1, 6, 5]  # the cheapest in discrepancy
+    widths = first_within(path, costs, "parameters", 0.6, choices)
+    assert widths[1:] == [6, 5]
+    assert costs.fraction("parameters", widths) <= 0.6 < costs.fraction("parameters", [widths[0] + 1, 6, 5])
     left = costs.fraction("parameters", [1, 1, 1])
     with pytest.raises(ValueError, match=rf"parameters: 0\.01 cannot be met; .* {left:.4f} of them is left"):
-        first_within(path, costs, "parameters", 0.01)
+        first_within(path, costs, "parameters", 0.01, choices)

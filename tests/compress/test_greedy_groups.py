@@ -183,7 +183,7 @@ def test_what_does_not_verify_is_left_out() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"batches: the model does not run on inputs of shape \[2, 1, 4, 4\]"):
+    with pytest.raises(ValueError, match=r"batches: the model does not run on inputs of shape \[1, 4, 4\]"):
         find_groups(Gated(), torch.randn(2, 1, 4, 4))
     with pytest.raises(ValueError, match="model: its channels cannot be followed"):
         find_groups(build("torchvision:shufflenet_v2_x0_5"), torch.randn(1, 3, 64, 64))

@@ -167,8 +167,8 @@ def images(*shape: int, fill: float | None = None) -> tuple[Tensor, Tensor]:
     ("make", "data", "settings", "message"),
     [
         (normal, [], {}, "batches: empty; greedy imitation needs"),
-        (normal, [images(1, 8, 8)], {}, r"batches: the model does not run on inputs of shape \[8, 1, 8, 8\]"),
-        (normal, [images(3, 9, 9)], {}, r"batches: the model does not run on inputs of shape \[8, 3, 9, 9\]"),
+        (normal, [images(1, 8, 8)], {}, r"batches: the model does not run on inputs of shape \[1, 8, 8\]"),
+        (normal, [images(3, 9, 9)], {}, r"batches: the model does not run on inputs of shape \[3, 9, 9\]"),
         (normal, [batch(0), images(3, 9, 9)], {}, r"batches: number 1 has inputs of shape \[3, 9, 9\], the first one"),
         (normal, [batch(0), images(fill=float("nan"))], {}, "batches: number 1 holds NaN or infinity"),
         (normal, [images(fill=float("inf"))], {}, "batches: number 0 holds NaN or infinity"),

@@ -13,6 +13,7 @@ import time
 from itertools import islice
 
 import click
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,38 +61,40 @@ def global_step(name: str, data: Pairs, place: int, steps: int) -> None:
     search = GlobalImitation(layerwise.replay, group, layerwise.full, squared_error, exact_size=0, seed=0)
     states = search.steps(0)
     next(states)
-    start = time.perf_counter()
+    seconds, worked = time.perf_counter(), time.process_time()
     for _ in islice(states, steps):
         pass
-    step = (time.perf_counter() - start) / steps
+    seconds, step = (time.perf_counter() - seconds) / steps, (time.process_time() - worked) / steps
     passes = {}
     for weights in (False, True):
         layerwise.replay.model.requires_grad_(weights)
-        with torch.enable_grad():
-            start = time.perf_counter()
-            for _ in range(steps):
-                if weights:
-                    squared_error(layerwise.replay.run(0), layerwise.full[0] + 1).backward()
-                else:
-                    search.slopes(torch.full((group.units,), 1 / group.units).double().numpy(), 0)
-            passes[weights] = (time.perf_counter() - start) / steps
+        worked = time.process_time()
+        for _ in range(steps):
+            if weights:
+                squared_error(layerwise.replay.run(0), layerwise.full[0] + 1).backward()
+            else:
+                search.slopes(np.full(group.units, 1 / group.units), 0)
+        passes[weights] = (time.process_time() - worked) / steps
     click.echo(
-        f"{name}, {group.name}, {len(data[0][0])} images: {1000 * step:.0f} ms a step = {step / passes[False]:.2f} "
-        f"forward-backward passes to the channels, {step / passes[True]:.2f} with the gradients of weights; "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"{name}, {group.name}, {len(data[0][0])} images: {seconds:.2f} s a step, in processor time "
+        f"{step / passes[False]:.2f} forward-backward passes to the channels or {step / passes[True]:.2f} with the "
+        f"gradients of weights; load {os.getloadavg()[0]:.1f}"
     )
 
 
 @click.command()
+@click.option("--network", "names", multiple=True, default=("resnet34", "mobilenet_v2"), show_default=True)
+@click.option("--part", type=click.Choice(["all", "width", "macs", "step"]), default="all", show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--steps", default=3, show_default=True, help="steps of global imitation that are timed")
-def main(threads: int, steps: int) -> None:
+def main(names: tuple[str, ...], part: str, threads: int, steps: int) -> None:
     torch.set_num_threads(threads)
     data = images(64, 16)
-    for name in ("resnet34", "mobilenet_v2"):
-        local(name, data, width=0.5)
-        local(name, data, macs=0.5)
-        for place in (0, -1):
+    for name in names:
+        for target in ("width", "macs"):
+            if part in ("all", target):
+                local(name, data, **{target: 0.5})
+        for place in (0, -1) if part in ("all", "step") else ():
             global_step(name, data[:1], place, steps)
 
 

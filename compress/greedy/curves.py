@@ -63,7 +63,10 @@ def measure_curve(layerwise: Layerwise, group: ChannelGroup, allowed: Allowed) -
     widths = allowed.widths()[:-1]
     layerwise.advance(group)
     path = layerwise.local(group, max(widths))
-    imitations = {width: path[max(size for size in path if size <= width)] for width in widths}
+    imitations = {
+        width: min((one for one in path.values() if one.size <= width), key=lambda one: one.discrepancy)
+        for width in widths
+    }
     local = np.maximum([one.discrepancy for one in imitations.values()], 1e-15)
     picked = np.unique(np.linspace(0, len(widths) - 1, _PROBES).round().astype(int))
     measured = [layerwise.discrepancy(group, imitations[widths[place]], batches=1) for place in picked]

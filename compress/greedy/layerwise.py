@@ -165,7 +165,7 @@ class Layerwise:
         found: dict[str, Imitation] = {}
         path = self.local(group, 1 if self.search.imitation == "global" else width)
         if self.search.imitation != "global":
-            found["local"] = path[max(path)]
+            found["local"] = min(path.values(), key=lambda one: one.discrepancy)
         if self.search.imitation != "local":
             found["global"] = self._global_to(group, width, int(path[1].kept[0]), number)
         values = self._compare(group, found)

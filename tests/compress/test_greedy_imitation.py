@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,3 +263,49 @@ def test_wrong_order_of_calls() -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         create("greedy_imitation", **settings)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_greedy_imitation import DATA, GreedyImitation, normal
+from compress.greedy.layerwise import Layerwise
+
+settle, calls = Layerwise.settle, []
+
+def hangs_behind_the_first_group(self, *rest):
+    calls.append(1)
+    settle(self, *rest)
+    if len(calls) == 2:
+        time.sleep(60)
+
+Layerwise.settle = hangs_behind_the_first_group
+GreedyImitation(width=0.5).kept_in(Path(sys.argv[1])).attach(normal(), DATA)
+"""
+
+
+def test_kill_9_and_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress.greedy.layerwise import Layerwise
+
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)])
+    try:
+        end = time.monotonic() + 60
+        while not (tmp_path / "group-001.npz").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    whole, resumed = normal(), normal()
+    GreedyImitation(width=0.5).attach(whole, DATA)
+    original, names = Layerwise.thin_to, list[str]()
+
+    def noted(self: Layerwise, group: Any, *rest: Any) -> Any:
+        names.append(group.name)
+        return original(self, group, *rest)
+
+    monkeypatch.setattr(Layerwise, "thin_to", noted)
+    GreedyImitation(width=0.5).kept_in(tmp_path).attach(resumed, DATA)
+    assert names == ["6"]
+    assert same(resumed, whole)

@@ -4,8 +4,8 @@
     python benchmarks/masks.py --task patches --epochs 10 --train-size 4000 --seeds 1
 
 All methods train the same number of epochs from the same initial weights (Xavier-normal for LeNet-5-Caffe,
-Kaiming-normal otherwise; FreezeNet draws its own by the same rule) with the thesis's optimizer: SGD with momentum, step
-schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid with the
+Kaiming-uniform otherwise; FreezeNet draws its own by the same rule) with the thesis's optimizer: SGD with momentum,
+step schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid with the
 best mean accuracy there, as in 000, section IV. Test accuracy is that after the last epoch. Results are appended to a
 JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a table: the norm
 of the gradient of the trained weights before training, relative to the dense network's.
@@ -212,6 +212,8 @@ def main(
                 try:
                     row |= task.run(name, sparsity)
                 except ValueError as error:  # a training that diverges is a result as well
+                    if not str(error).startswith("train.lr:"):
+                        raise
                     row |= {"accuracy": math.nan, "validation": math.nan, "error": str(error)}
                 row["seconds"] = round(time.perf_counter() - started, 1)
                 rows.append(row)
@@ -235,44 +237,56 @@ def flow_table(setting: Setting, seeds: int, sparsities: tuple[float, ...], meth
 
 
 def report(rows: list[dict[str, Any]], sparsities: tuple[float, ...]) -> str:
-    """Mean accuracy in percent with the standard deviation over seeds, and the difference for each claim."""
+    """Mean accuracy in percent with the standard deviation over seeds, and each claim's difference, seed by seed."""
     names = list(dict.fromkeys(row["method"] for row in rows if not row["method"].startswith("g-cops")))
     lines = [_header("method", sparsities)]
-    cells: dict[tuple[str, float], list[float]] = {}
+    cells: dict[tuple[str, float], dict[int, float]] = {}
+    chosen: dict[float, str] = {}
     for sparsity in sparsities:
         for name in names:
             wanted = 0.0 if name == "dense" else sparsity
-            cells[name, sparsity] = _values(rows, name, wanted, "accuracy")
-        best = max(ALPHAS, key=lambda a: _mean(_values(rows, f"g-cops {a}", sparsity, "validation")), default=None)
-        cells["g-cops", sparsity] = _values(rows, f"g-cops {best}", sparsity, "accuracy")
+            cells[name, sparsity] = _by_seed(rows, name, wanted, "accuracy")
+        validation = {a: _by_seed(rows, f"g-cops {a}", sparsity, "validation") for a in ALPHAS}
+        seeds = max(map(len, validation.values()))
+        complete = [a for a in ALPHAS if seeds and len(validation[a]) == seeds]
+        if complete:
+            best = max(complete, key=lambda a: _mean(validation[a]))
+            chosen[sparsity] = f" (α = {best})"
+            cells["g-cops", sparsity] = _by_seed(rows, f"g-cops {best}", sparsity, "accuracy")
     for name in (*names, "g-cops"):
-        if any(cells[name, sparsity] for sparsity in sparsities):
-            lines.append(f"| {name} | " + " | ".join(_cell(cells[name, q]) for q in sparsities) + " |")
+        texts = [_cell(cells.get((name, q), {})) + (chosen.get(q, "") if name == "g-cops" else "") for q in sparsities]
+        if any(texts):
+            lines.append(f"| {name} | " + " | ".join(texts) + " |")
     lines += ["", _header("first minus second", sparsities)]
     for first, second, claim in CLAIMS:
         gaps = []
         for sparsity in sparsities:
-            pairs = zip(cells.get((first, sparsity), ()), cells.get((second, sparsity), ()), strict=False)
-            gaps.append(_cell([one - other for one, other in pairs]))
+            ones, others = cells.get((first, sparsity), {}), cells.get((second, sparsity), {})
+            gaps.append(_cell({seed: ones[seed] - others[seed] for seed in ones.keys() & others.keys()}))
         if any(gaps):
             lines.append(f"| {first} − {second} ({claim}) | " + " | ".join(gaps) + " |")
     return "\n".join(lines)
 
 
-def _values(rows: list[dict[str, Any]], name: str, sparsity: float, figure: str) -> list[float]:
+def _by_seed(rows: list[dict[str, Any]], name: str, sparsity: float, figure: str) -> dict[int, float]:
     found = [row for row in rows if row["method"] == name and row["sparsity"] == sparsity]
-    return [100 * row[figure] for row in sorted(found, key=lambda row: row["seed"])]
+    return {row["seed"]: 100 * row[figure] for row in found}
 
 
-def _mean(values: list[float]) -> float:
-    return statistics.mean(values) if values and not any(map(math.isnan, values)) else -math.inf
+def _mean(values: dict[int, float]) -> float:
+    finite = values and not any(map(math.isnan, values.values()))
+    return statistics.mean(values.values()) if finite else -math.inf
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+def _cell(values: dict[int, float]) -> str:
+    """Mean and standard deviation of the trainings that did not diverge, and how many did."""
+    finite = [value for value in values.values() if not math.isnan(value)]
+    diverged = len(values) - len(finite)
+    note = f" ({diverged} of {len(values)} diverged)" if diverged else ""
+    if not finite:
+        return note.strip()
+    spread = f" ± {statistics.stdev(finite):.2f}" if len(finite) > 1 else ""
+    return f"{statistics.mean(finite):.2f}{spread}{note}"
 
 
 def _header(first: str, sparsities: tuple[float, ...]) -> str:

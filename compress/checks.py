@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def require(condition: bool, argument: str, value: object, expected: str) -> None:
     """Raise ValueError naming ``argument`` unless ``condition`` holds."""
@@ -13,6 +15,20 @@ def require_whole(argument: str, value: object, least: int, what: str = "a whole
     """Raise ValueError naming ``argument`` unless ``value`` is an int, no bool, and at least ``least``."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= least
     require(good, argument, value, f"{what}, {least} or more")
+
+
+def patterns(argument: str, value: object) -> tuple[str, ...]:
+    """A list of name patterns as a tuple.
+
+    Raises:
+        ValueError: it is a single string, or holds something else.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{argument}: {value!r} is not a list of patterns; write ['layer4.*']")
+    found = tuple(value)
+    if not all(isinstance(pattern, str) for pattern in found):
+        raise ValueError(f"{argument}: {value!r} is not a list of patterns; write ['layer4.*']")
+    return found
 
 
 def known_steps(argument: str, value: int | None, meaning: str) -> int:

@@ -3,8 +3,9 @@
     min S₀(m)   such that   S₁(m) ≤ κ = α · κ_min,   ‖m‖₀ ≤ σ
 
 is solved through its dual, a concave function g of one multiplier λ: the solution keeps the σ most negative
-s⁽⁰⁾ + λ* s⁽¹⁾. Bisection finds λ*. Two things make it fast and change nothing: a sample of the weights says where λ*
-will be, and weights that are surely in or out for every λ left are set aside.
+s⁽⁰⁾ + λ* s⁽¹⁾. Bisection, helped by tangents, finds λ*; of the weights that are tied there, those live that fill up
+what κ allows. Two things make it fast and change nothing: a sample of the weights says where λ* will be, and weights
+that are surely in or out for every λ left are set aside.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Cops:
 
     Attributes:
         masks: bool, one a score tensor; at most ``keep`` ones in all.
-        importance: −(s⁽⁰⁾ + λ* s⁽¹⁾) of every weight, float64; the mask keeps the largest that are above zero.
+        importance: −(s⁽⁰⁾ + λ* s⁽¹⁾) of every weight, float64; the mask keeps the largest.
         multiplier: λ*.
         kappa: κ, what S₁ may come to at most.
         kappa_min: κ_min, the least that S₁ of a mask of this size can come to.
@@ -63,13 +64,16 @@ def cops(
     Raises:
         ValueError: an argument out of range, other shapes, NaN, or a control score that is nowhere positive.
     """
-    require(0 <= alpha < 1, "alpha", alpha, "in [0, 1)")
+    for argument, value in (("alpha", alpha), ("precision", precision)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        require(number and 0 <= value < 1, argument, value, "a number in [0, 1)")
+    require(len(target) > 0, "target", target, "a list of at least one score tensor")
     shapes = [score.shape for score in target]
     if shapes != [score.shape for score in control]:
         raise ValueError("control: its tensors have other shapes than those of target")
     first, second = _normalised("target", target), _normalised("control", control)
     require(
-        isinstance(keep, int) and 0 < keep <= first.numel(),
+        isinstance(keep, int) and not isinstance(keep, bool) and 0 < keep <= first.numel(),
         "keep",
         keep,
         f"a whole number between 1 and the {first.numel()} weights",
@@ -79,9 +83,15 @@ def cops(
     if kappa_min >= 0:
         raise ValueError("control: no weight has a positive importance, so there is nothing to hold it to")
     kappa = alpha * kappa_min
-    multiplier = _multiplier(_Open(first=first, second=second, keep=keep), alpha, kappa, precision)
-    combined = first + multiplier * second
-    mask, favourite = best(combined, keep), best(first, keep)
+    low, multiplier = _multipliers(_Open(first=first, second=second, keep=keep), alpha, kappa, precision)
+    combined, favourite = first + multiplier * second, best(first, keep)
+    mask = best(combined, keep)
+    if low < multiplier:
+        tight, loose = mask, best(first + low * second, keep)
+        mask = _exchanged(second, keep, loose, tight, kappa)
+        # Ties are decided: those that live rank above those that do not.
+        worst = combined[tight].max() if bool(tight.any()) else combined.new_zeros(())
+        combined = torch.where(mask, combined.clamp(max=worst), combined.clamp(min=worst.nextafter(worst + 1)))
     sizes = [score.numel() for score in target]
 
     def unflatten(flat: Tensor) -> list[Tensor]:
@@ -141,12 +151,12 @@ class _Open:
     sum_first: float = 0.0
     sum_second: float = 0.0
 
-    def dual(self, multiplier: float, kappa: float) -> tuple[float, float]:
+    def dual(self, multiplier: float, kappa: float) -> _Point:
         """g(λ) and a superderivative of g there, equations (7) and (14)."""
         chosen = torch.nonzero(best(self.first + multiplier * self.second, self.keep)).flatten()
         zeroth = self.sum_first + float(self.first[chosen].sum())
         slope = self.sum_second + float(self.second[chosen].sum()) - kappa
-        return zeroth + multiplier * slope, slope
+        return _Point(multiplier=multiplier, value=zeroth + multiplier * slope, slope=slope)
 
     def least(self) -> float:
         """κ_min, the least sum of s⁽¹⁾."""
@@ -179,50 +189,93 @@ class _Open:
         )
 
 
-def _multiplier(problem: _Open, alpha: float, kappa: float, precision: float) -> float:
-    """λ* by bisection (Algorithm 1), from the side on which the constraint holds."""
-    problem, (low, low_value), (high, high_value) = _bracket(problem, alpha, kappa)
-    while abs(high_value - low_value) > precision:
-        problem = problem.narrowed(low, high)
-        middle = (low + high) / 2
-        if middle in (low, high):  # neighbours in float64
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """A multiplier, g there, and a superderivative of g."""
+
+    multiplier: float
+    value: float
+    slope: float
+
+
+def _multipliers(problem: _Open, alpha: float, kappa: float, precision: float) -> tuple[float, float]:
+    """Two neighbours λ₋ ≤ λ* ≤ λ₊; with λ₊ the constraint holds. They are equal where it holds with λ = 0.
+
+    g is concave and its pieces are linear, so it lies below its tangents at both ends, whose intersection says how
+    much may be missing and where to look next; every other step halves the interval, as Algorithm 1 does.
+    """
+    problem, low, high = _bracket(problem, alpha, kappa)
+    halve = False
+    while low.multiplier < high.multiplier:
+        crossing, bound = _crossing(low, high)
+        if bound - max(low.value, high.value) <= precision:
             break
-        value, slope = problem.dual(middle, kappa)
-        if slope > 0:
-            low, low_value = middle, value
-        else:
-            high, high_value = middle, value
-    return high
+        problem = problem.narrowed(low.multiplier, high.multiplier)
+        inside = low.multiplier < crossing < high.multiplier
+        middle = (low.multiplier + high.multiplier) / 2 if halve or not inside else crossing
+        if middle in (low.multiplier, high.multiplier):  # neighbours in float64
+            break
+        point, halve = problem.dual(middle, kappa), not halve
+        low, high = (point, high) if point.slope > 0 else (low, point)
+    return low.multiplier, high.multiplier
 
 
-_Point = tuple[float, float]
+def _crossing(low: _Point, high: _Point) -> tuple[float, float]:
+    """Where the tangents at both ends meet, and their value there."""
+    rise = high.value - high.slope * high.multiplier - low.value + low.slope * low.multiplier
+    crossing = rise / (low.slope - high.slope)
+    return crossing, low.value + low.slope * (crossing - low.multiplier)
 
 
 def _bracket(problem: _Open, alpha: float, kappa: float) -> tuple[_Open, _Point, _Point]:
-    """What is open between (λ₋, g) with g' > 0 and (λ₊, g) with g' ≤ 0, close where a sample is representative."""
-    low, high = 0.0, 1.0
+    """What is open between λ₋ with g' > 0 and λ₊ with g' ≤ 0, close together where a sample is representative."""
+    least, most = 0.0, 1.0
     if problem.first.numel() > _SAMPLED:
         sample = problem.sampled()
-        guess = _multiplier(sample, alpha, alpha * sample.least(), 1e-6)
+        guess = _multipliers(sample, alpha, alpha * sample.least(), 1e-6)[1]
         if guess > 0:
-            low, high = guess / 1.1, guess * 1.1
-            narrow = problem.narrowed(low, high)
-            lower, upper = narrow.dual(low, kappa), narrow.dual(high, kappa)
-            if lower[1] > 0 >= upper[1]:
-                return narrow, (low, lower[0]), (high, upper[0])
-    value, slope = problem.dual(low, kappa)
-    if slope <= 0:  # λ* lies below the guess, or is 0
-        upper = low, value
-        while upper[0] > 0:
-            low = upper[0] / 2 if upper[0] > 1e-9 else 0.0
-            value, slope = problem.dual(low, kappa)
-            if slope > 0:
-                return problem, (low, value), upper
-            upper = low, value
-        return problem, upper, upper
-    last = low, value
+            least, most = guess / 1.1, guess * 1.1
+            narrow = problem.narrowed(least, most)
+            low, high = narrow.dual(least, kappa), narrow.dual(most, kappa)
+            if low.slope > 0 >= high.slope:
+                return narrow, low, high
+    low = problem.dual(least, kappa)
+    if low.slope <= 0:  # λ* lies below the guess, or is 0
+        high = low
+        while high.multiplier > 0:
+            low = problem.dual(high.multiplier / 2 if high.multiplier > 1e-9 else 0.0, kappa)
+            if low.slope > 0:
+                return problem, low, high
+            high = low
+        return problem, high, high
     while True:
-        value, slope = problem.dual(high, kappa)
-        if slope <= 0:
-            return problem, last, (high, value)
-        last, high = (high, value), 2 * high
+        high = problem.dual(most, kappa)
+        if high.slope <= 0:
+            return problem, low, high
+        low, most = high, 2 * most
+
+
+def _exchanged(second: Tensor, keep: int, loose: Tensor, tight: Tensor, kappa: float) -> Tensor:
+    """The mask between two that are equally good at λ*: ``loose`` misses the constraint, ``tight`` may overfulfil it.
+
+    All weights in which they differ have the same s⁽⁰⁾ + λ* s⁽¹⁾, so the more s⁽¹⁾ of them adds up to, the less s⁽⁰⁾
+    does: of all their windows in the order of s⁽¹⁾ the last one is taken that still meets κ.
+    """
+    differing = torch.nonzero(loose ^ tight).flatten()
+    if not len(differing):
+        return tight
+    sure = loose & tight
+    places = keep - int(torch.count_nonzero(sure))
+    values = second[differing]
+    if int(torch.count_nonzero(tight)) < keep or int(torch.count_nonzero(loose)) < keep:
+        values = torch.cat([values, values.new_zeros(places)])  # places may stay empty where s⁽⁰⁾ + λ* s⁽¹⁾ = 0
+    order = values.argsort(stable=True)
+    summed = torch.cat([values.new_zeros(1), values[order].cumsum(0)])
+    windows = summed[places:] - summed[: len(summed) - places]
+    fitting = torch.nonzero(windows <= kappa - float(second[sure].sum())).flatten()
+    if not len(fitting):  # rounding
+        return tight
+    chosen = order[int(fitting[-1]) : int(fitting[-1]) + places]
+    mask = sure.clone()
+    mask[differing[chosen[chosen < len(differing)]]] = True
+    return mask

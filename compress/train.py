@@ -41,7 +41,11 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Optimizer, schedule and length of one training."""
+    """Optimizer, schedule and length of one training.
+
+    ``teacher`` is the share of the loss that is cross-entropy under the classes of a teacher network instead of the
+    labels, in [0, 1]; it is of use where ``fit`` is given one.
+    """
 
     epochs: int = 10
     batch_size: int = 128
@@ -51,6 +55,7 @@ class TrainSettings:
     nesterov: bool = True
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    teacher: float = 0.0
     learning_rate: LearningRate = field(default_factory=LearningRate)
     seed: int = 0
 
@@ -63,6 +68,7 @@ class TrainSettings:
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
+        require(0 <= self.teacher <= 1, "teacher", self.teacher, "a share of the loss, in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +89,7 @@ def fit(
     settings: TrainSettings,
     *,
     pruner: Method | None = None,
+    teacher: nn.Module | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
     fingerprint: str = "",
@@ -95,6 +102,7 @@ def fit(
         batches: training data.
         settings: optimizer, schedule, length, seed.
         pruner: the method; told of every optimizer step. One that brings its own optimizer and schedule is given way.
+        teacher: the network that ``settings.teacher`` speaks of, in eval mode on the model's device.
         evaluate: accuracy of the model, in [0, 1], measured after every epoch.
         checkpoint: file written after every epoch; when it exists already, training goes on from it.
         fingerprint: what the checkpoint must have been written for; another one is refused.
@@ -130,7 +138,7 @@ def fit(
             started = time.perf_counter()
             lr = float(optimizer.param_groups[0]["lr"])
             loss, images, held = _train_epoch(
-                model, batches.epoch(epoch), optimizer, scheduler, settings, pruner, bar, steps
+                model, batches.epoch(epoch), optimizer, scheduler, settings, pruner, teacher, bar, steps
             )
             if not isinstance(scheduler, LambdaLR):
                 scheduler.step(loss)
@@ -196,6 +204,7 @@ def _train_epoch(
     scheduler: Schedule,
     settings: TrainSettings,
     pruner: Method | None,
+    teacher: nn.Module | None,
     bar: Any,
     steps: int,
 ) -> tuple[float, int, bool]:
@@ -205,9 +214,7 @@ def _train_epoch(
     total, images, held = 0.0, 0, False
     for number, (inputs, labels) in enumerate(batches, start=1):
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(
-            model(inputs.to(device)), labels.to(device), label_smoothing=settings.label_smoothing
-        )
+        loss = _loss(model, inputs.to(device), labels.to(device), settings, teacher)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ValueError(f"train.lr: the loss became {value}; lower the learning rate or check the data")
@@ -227,6 +234,18 @@ def _train_epoch(
             rate = (bar.format_dict["rate"] or 0.0) * len(labels)
             bar.set_postfix_str(f"{rate:.0f} images/s, loss {total / images:.3f}{sparsity}", refresh=False)
     return total / max(1, images), images, held
+
+
+def _loss(
+    model: nn.Module, inputs: Tensor, labels: Tensor, settings: TrainSettings, teacher: nn.Module | None
+) -> Tensor:
+    outputs = model(inputs)
+    loss = functional.cross_entropy(outputs, labels, label_smoothing=settings.label_smoothing)
+    if teacher is None or settings.teacher == 0:
+        return loss
+    with torch.no_grad():
+        taught = teacher(inputs).softmax(dim=1)
+    return (1 - settings.teacher) * loss + settings.teacher * functional.cross_entropy(outputs, taught)
 
 
 def _log(label: str, record: EpochRecord, epochs: int, images: int) -> None:

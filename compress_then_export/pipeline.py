@@ -129,10 +129,16 @@ def compress_stage(work: Work, number: int) -> None:
     if stage.from_scratch:
         torch.manual_seed(recipe.train.seed)
         work.model, work.plans = build_model(recipe, work.data), []
+    pruner = pruner.kept_in(work.place.checkpoints / name)
     with journal.stage(name):
         mark, section = fingerprint(recipe, stages=number), recipe.stage_train(stage)
-        work.model = prune(work.model, work.data, stage, section, pruner, name, mark, work.place, journal)
+        work.model = prune(
+            work.model, work.baseline, work.data, stage, section, pruner, name, mark, work.place, journal
+        )
     work.frozen = pruner.run.frozen
+    if pruner.run.plan is not None:
+        work.plans.append(pruner.run.plan)
+        journal.notes += pruner.run.plan.notes
     if not pruner.cuts:
         with journal.stage(f"{name} one-shot cuts"):
             test = work.data.loader("test", batch_size=512)
@@ -201,6 +207,7 @@ def train(
     journal: Journal,
     *,
     pruner: Method | None = None,
+    teacher: nn.Module | None = None,
     calibration: Loader | None = None,
 ) -> None:
     """One training with its own checkpoint; the model ends on the CPU, in eval mode.
@@ -222,6 +229,7 @@ def train(
         data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=section.augment and None),
         section.settings(),
         pruner=pruner,
+        teacher=None if teacher is None else copy.deepcopy(teacher).to(device_of(section)).eval(),
         evaluate=evaluate,
         checkpoint=place.checkpoints / f"{name}.ckpt",
         fingerprint=mark,
@@ -233,6 +241,7 @@ def train(
 
 def prune(
     model: nn.Module,
+    baseline: nn.Module,
     data: Dataset,
     stage: StageSection,
     section: TrainSection,
@@ -244,7 +253,8 @@ def prune(
 ) -> nn.Module:
     """One compress stage: attach, train, finish, fold, and BatchNorm statistics of the model that is left.
 
-    A method that wants several trainings gets them, each with its own checkpoint.
+    ``baseline`` is the teacher where the stage's training wants one. A method that wants several trainings gets them,
+    each with its own checkpoint.
     """
     loader = data.loader("train", batch_size=section.batch_size, seed=section.seed)
     model.to(device_of(section))
@@ -254,7 +264,10 @@ def prune(
         calibration = data.loader("train", batch_size=section.batch_size, seed=section.seed, augment=False)
     for number in range(1, pruner.trainings + 1) if section.epochs else ():
         label = name if pruner.trainings == 1 else f"{name}-{number}-of-{pruner.trainings}"
-        train(model, data, section, label, mark, place, journal, pruner=pruner, calibration=calibration)
+        train(
+            model, data, section, label, mark, place, journal,
+            pruner=pruner, teacher=baseline if section.teacher else None, calibration=calibration,
+        )  # fmt: skip
     pruner.finish()
     journal.warnings += pruner.run.warnings
     journal.notes += [f"{name}: {finding} {value:.6g}" for finding, value in pruner.run.findings.items()]

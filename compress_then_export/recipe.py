@@ -47,6 +47,7 @@ class TrainSection(_Section):
     nesterov: bool = True
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    teacher: float = 0.0
     schedule: Schedule = "step"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -68,6 +69,7 @@ class TrainSection(_Section):
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
             label_smoothing=self.label_smoothing,
+            teacher=self.teacher,
             learning_rate=LearningRate(
                 schedule=self.schedule,
                 milestones=self.milestones,
@@ -98,12 +100,16 @@ class StageSection(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the method itself is given."""
-        return dict(self.model_extra or {})
+        """What the method itself is given; ``round_to`` too where it chooses widths."""
+        own = dict(self.model_extra or {})
+        method = available().get(self.method)
+        if method is not None and any(field.name == "round_to" for field in settings_of(method)):
+            own["round_to"] = self.round_to
+        return own
 
     def recalibrates(self, epochs: int) -> bool:
         """Whether statistics are measured anew after a stage of that many epochs."""
-        by_default = epochs == 0 or self.settings.get("structure") == "filters"
+        by_default = epochs == 0 or (self.model_extra or {}).get("structure") == "filters"
         return by_default if self.recalibrate is None else self.recalibrate
 
     def pruner(self) -> Method:

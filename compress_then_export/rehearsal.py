@@ -1,4 +1,4 @@
-"""Before anything is trained: every stage is attached to a copy and the model is traced, so that errors come early."""
+"""Before anything is trained: every stage is rehearsed on a copy and the model is traced, so that errors come early."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def rehearse_stages(recipe: Recipe, model: nn.Module, pruners: Sequence[Method],
             section = recipe.stage_train(stage)
             device_of(section)
             rehearsed, understudy = copy.deepcopy(pruner), copy.deepcopy(model)
-            rehearsed.attach(understudy, data.loader("train", batch_size=section.batch_size, seed=section.seed))
-            seeded = bool(fitting(fold(understudy), rehearsed.run.frozen))
+            batches = data.loader("train", batch_size=section.batch_size, seed=section.seed)
+            seeded = bool(fitting(fold(understudy), rehearsed.rehearse(understudy, batches).frozen))
     if recipe.export.encoding == "seeded" and not seeded:
         raise RecipeError(
             "export.encoding: seeded needs weights out of a seed, which a last stage {method: freezenet} without "

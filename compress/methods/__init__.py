@@ -16,6 +16,7 @@ from compress.methods.fine_tune import FineTune
 from compress.methods.frank_wolfe import FrankWolfe
 from compress.methods.freezenet import FreezeNet
 from compress.methods.gradual import Gradual
+from compress.methods.greedy_imitation import GreedyImitation
 from compress.methods.lottery_ticket import LotteryTicket
 from compress.methods.one_shot import OneShot
 from compress.methods.rigl import RigL
@@ -23,8 +24,8 @@ from compress.methods.set import SET
 from compress.suggestion import did_you_mean
 
 __all__ = [
-    "DPF", "SET", "AtInit", "FineTune", "FrankWolfe", "FreezeNet", "Gradual", "LotteryTicket", "Method", "OneShot",
-    "RigL", "available", "create", "settings_of",
+    "DPF", "SET", "AtInit", "FineTune", "FrankWolfe", "FreezeNet", "Gradual", "GreedyImitation", "LotteryTicket",
+    "Method", "OneShot", "RigL", "available", "create", "settings_of",
 ]  # fmt: skip
 
 _OURS: tuple[type[Method], ...] = (
@@ -37,6 +38,7 @@ _OURS: tuple[type[Method], ...] = (
     RigL,
     LotteryTicket,
     FrankWolfe,
+    GreedyImitation,
     FineTune,
 )
 

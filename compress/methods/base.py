@@ -5,8 +5,8 @@
     for x, y in loader: ...; optimizer.step(); pruner.step()
     pruner.finish(); fold(model)
 
-A method is a frozen dataclass of settings that says which masks hold after t optimizer steps and which at
-the end. Everything else is here, once.
+A method is a frozen dataclass of settings. Most put masks on weights (`compress.methods.masked`); one that really
+removes channels does so on attach and leaves a shrink plan in its outcome, and training fine-tunes what is left.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from compress.bases import Initialisation
 from compress.checks import require
-from compress.dynamics import MaskDynamics, MaskRecord
-from compress.interspace import Interspace
-from compress.methods.run import Batches, Run
-from compress.prunable import prunable_weights, stored_weight
-from compress.sharing import NAMES as SHARINGS
-from compress.subspace import Formula, attach, detach, parametrized_weights, spatial_weights
+from compress.dynamics import MaskRecord
+from compress.methods.outcome import Batches, Outcome
 from compress.suggestion import did_you_mean
 
 
@@ -51,28 +46,15 @@ def setting(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A policy on masks: the settings that all methods share, and the protocol."""
-
-    skip_first: bool = setting(False, "keep the first convolution or linear layer dense")
-    skip_last_linear: bool = setting(True, "keep the last linear layer dense")
-    skip_depthwise: bool = setting(False, "keep depthwise convolutions dense")
-    exclude: tuple[str, ...] = setting((), "patterns of layer names that stay dense, such as layer4.*")
-    interspace: str | None = setting(None, f"prune coefficients of trained filter bases, shared {SHARINGS}")
-    basis: Initialisation = setting(
-        "standard", "how filter bases begin: standard, onb, random, or fitted to the weights"
-    )
-    basis_size: int | None = setting(None, "filters in a basis; default as many as a kernel has entries")
-    basis_seed: int = setting(0, "seed of random filter bases")
-    large_kernels: bool = setting(False, "give kernels larger than 5x5 a filter basis too")
-
-    _run: Run | None = field(default=None, init=False, repr=False, compare=False)
+    """Settings that refuse what they do not know, and the protocol."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     paper: ClassVar[str]
-    straight_through: ClassVar[bool] = False
+    shared_keys: ClassVar[tuple[str, ...]] = ()
+    """What ``state_dict`` holds beside that of all, for every method of a kind."""
     state_keys: ClassVar[tuple[str, ...]] = ()
-    """What the method's own ``state_dict`` holds beside that of all."""
+    """The same, for this method alone."""
     decides: ClassVar[tuple[str, ...]] = ()
     """Keys of a training, such as optimizer, that the method decides itself (:meth:`own_optimizer`)."""
     cuts: ClassVar[bool] = True
@@ -93,19 +75,6 @@ class Method(ABC):
             if isinstance(switch.default, bool):
                 value = getattr(self, switch.name)
                 require(isinstance(value, bool), switch.name, value, "true or false")
-        if isinstance(self.exclude, str) or not all(isinstance(p, str) for p in self.exclude):
-            raise ValueError(f"exclude: {self.exclude!r} is not a list of patterns; write ['layer4.*']")
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-        if self.interspace is None:
-            for key, default in (
-                ("basis", "standard"),
-                ("basis_size", None),
-                ("basis_seed", 0),
-                ("large_kernels", False),
-            ):
-                value = getattr(self, key)
-                require(value == default, key, value, "of use without a filter basis; set interspace, such as fine")
-        _ = self.filter_bases
         self.validate()
 
     # -- what a method answers ------------------------------------------------------------------------
@@ -122,18 +91,6 @@ class Method(ABC):
             total_steps: optimizer steps of the training that the method will see.
             lr_drops: steps at which the learning rate falls, ascending; empty for smooth schedules.
         """
-
-    @abstractmethod
-    def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
-        """An all-ones bool mask, broadcastable to the coefficients of one weight."""
-
-    @abstractmethod
-    def masks_at(self, run: Run, step: int) -> list[Tensor] | None:
-        """Masks that hold after ``step`` optimizer steps (0: on attach), or None to keep those there are."""
-
-    @abstractmethod
-    def final_masks(self, run: Run) -> list[Tensor] | None:
-        """Masks of the exact final budget, or None when those there are meet it."""
 
     @property
     def trainings(self) -> int:
@@ -157,153 +114,59 @@ class Method(ABC):
         """The learning-rate schedule that goes with :meth:`own_optimizer`; None where any will do."""
         return None
 
-    def settle(self, run: Run) -> None:  # noqa: B027 - most methods leave weights to the optimizer
-        """Change weights, or their formula, to fit masks that were just set; nothing by default."""
+    # -- the protocol ---------------------------------------------------------------------------------
 
-    # -- the protocol, the same for all ---------------------------------------------------------------
-
+    @abstractmethod
     def attach(self, model: nn.Module, batches: Batches = ()) -> None:
-        """Put the formula on ``model``'s prunable weights and set the first masks.
-
-        Call it before the optimizer is built: parameters get new names and owners.
+        """Begin on ``model``, in place; call it before the optimizer is built.
 
         Args:
             model: a plain model.
             batches: (inputs, targets) pairs for methods that look at data; magnitude needs none.
 
         Raises:
-            ValueError: nothing to prune, NaN weights, an attached model, or settings that do not fit it.
+            ValueError: the model, the data or the settings do not fit; the model is as it was.
         """
-        if self._run is not None and not self._run.finished:
-            raise ValueError(f"model: this {self.name} is already at work; call finish() first, or make a second one")
-        carrying = next((name for name, _, _ in parametrized_weights(model)), None)
-        if carrying is not None:
-            raise ValueError(
-                f"model: {carrying} already carries the formula of a method; finish that one and call fold(model)"
-            )
-        selection = prunable_weights(
-            model,
-            skip_first=self.skip_first,
-            skip_last_linear=self.skip_last_linear,
-            skip_depthwise=self.skip_depthwise,
-            exclude=self.exclude,
-        )
-        space = self.filter_bases
-        bases, starts = space.start(model, selection.weights) if space else ({}, {})
-        masks = {
-            w.name: self.first_mask(starts.get(w.name, stored_weight(w.module)), w.filter_axis)
-            for w in selection.weights
-        }
-        before = spatial_weights(selection.weights, bases)
-        subspaces = attach(
-            selection.weights, masks=masks, bases=bases, coefficients=starts, straight_through=self.straight_through
-        )
-        run = Run(
-            model=model,
-            batches=batches,
-            weights=selection.weights,
-            subspaces=dict[str, Formula](subspaces),
-            left_out=selection.left_out,
-            dynamics=MaskDynamics.for_masks(list(masks.values())),
-        )
-        try:
-            self._adopt(run, self.masks_at(run, 0))
-        except BaseException:
-            detach(selection.weights, before)
-            raise
-        if self.interspace is not None and self.basis == "random":
-            run.warn(
-                f"interspace: random bases begin with random coefficients, what {len(bases)} layers had learned is gone"
-            )
-        run.note_versions()
-        object.__setattr__(self, "_run", run)
 
+    def rehearse(self, model: nn.Module, batches: Batches = ()) -> Outcome:
+        """Find out on a throw-away copy of the model whether ``attach`` would work; by default, do it."""
+        self.attach(model, batches)
+        return self.run
+
+    def kept_in(self, folder: Path) -> Self:
+        """The same method, which keeps there what takes long on attach, so that a stopped run goes on; or itself."""
+        return self
+
+    @abstractmethod
     def step(self, optimizer: Optimizer | None = None) -> None:
         """Tell the method that the optimizer made one step.
 
         Args:
             optimizer: the one that made it, for methods that start some weights with fresh momentum; without it
                 they leave what momentum there is, which fades while a weight is masked.
-
-        The first step warns when no weight has changed since :meth:`attach`: an optimizer that was built before it
-        may hold parameters that are no longer in use.
         """
-        run = self.run
-        if run.step == 0 and run.untouched():
-            run.warn(
-                f"{self.name}: the first optimizer step changed no weight of {run.weights[0].name} or the others; "
-                "build the optimizer after attach()"
-            )
-        run.step += 1
-        self._adopt(run, self.masks_at(run, run.step))
-        if optimizer is not None:
-            self.refresh(run, optimizer)
 
-    def refresh(self, run: Run, optimizer: Optimizer) -> None:  # noqa: B027 - most methods have nothing to forget
-        """Forget optimizer state that no longer belongs to a weight; nothing by default."""
-
+    @abstractmethod
     def finish(self) -> None:
-        """Bring the masks to the exact final budget; call it once, before fold.
-
-        Raises:
-            ValueError: the model was folded before.
-        """
-        run = self.run
-        if run.finished:
-            return
-        if next(parametrized_weights(run.model), None) is None:
-            raise ValueError(f"model: it was folded while {self.name} was at work; call finish() before fold(model)")
-        self._adopt(run, self.final_masks(run))
-        run.finished = True
-        if empty := run.empty():
-            run.warn(
-                f"{self.name}: no weight is left in {', '.join(empty[:4])}{' and others' if empty[4:] else ''}, "
-                "nothing passes there; a lower sparsity, minimum_units, or another distribution leaves some"
-            )
-        if self.interspace is not None:
-            run.count_interspace()
+        """Bring the model to its final budget; call it once, before fold."""
 
     @property
-    def filter_bases(self) -> Interspace | None:
-        """The filter bases that layers get, None for pruning weights themselves."""
-        if self.interspace is None:
-            return None
-        return Interspace(
-            sharing=self.interspace,
-            basis=self.basis,
-            size=self.basis_size,
-            seed=self.basis_seed,
-            large_kernels=self.large_kernels,
-        )
-
-    @torch.no_grad()
-    def _adopt(self, run: Run, masks: list[Tensor] | None) -> None:
-        if masks is None:
-            return
-        run.dynamics.record(
-            step=run.step,
-            before=run.masks(),
-            after=masks,
-            coefficients=[run.coefficients(weight) for weight in run.weights],
-        )
-        run.set_masks(masks)
-        self.settle(run)
-
-    @property
-    def run(self) -> Run:
-        """The state of this run.
+    @abstractmethod
+    def run(self) -> Outcome:
+        """What this run has come to.
 
         Raises:
             ValueError: the method is not attached.
         """
-        if self._run is None:
-            raise ValueError(f"{self.name}: not attached to a model; call attach(model, batches) first")
-        return self._run
+
+    def unattached(self) -> ValueError:
+        """The error for what needs a model before there is one."""
+        return ValueError(f"{self.name}: not attached to a model; call attach(model, batches) first")
 
     @property
     def history(self) -> list[MaskRecord]:
-        """One record a mask update: sparsity, δ, overlap with the mask before, share still flipping."""
-        return self.run.dynamics.records()
+        """One record a mask update; none without masks."""
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that a resumed run needs beside the model's and optimizer's ``state_dict``."""
@@ -315,7 +178,6 @@ class Method(ABC):
             "finished": run.finished,
             "findings": dict(run.findings),
             "warnings": list(run.warnings),
-            "dynamics": run.dynamics.state_dict(),
         }
 
     def _described(self) -> dict[str, str]:
@@ -329,7 +191,7 @@ class Method(ABC):
         """
         if state.get("method") != self.name:
             raise ValueError(f"state: it was saved by {state.get('method')!r}, this is {self.name!r}")
-        missing = {"dynamics", "step", "finished", "settings", *self.state_keys} - state.keys()
+        missing = {"step", "finished", "settings", *self.shared_keys, *self.state_keys} - state.keys()
         if missing:
             raise ValueError(f"state: {sorted(missing)[0]!r} is missing; it is damaged or of another version")
         defaults = {field.name: repr(field.default) for field in fields(self)}  # of settings younger than the state
@@ -338,7 +200,6 @@ class Method(ABC):
             if saved != value:
                 raise ValueError(f"state: it was saved with {key}={saved}, this method has {value}")
         run = self.run
-        run.dynamics.load_state_dict(state["dynamics"])
         run.step, run.finished = int(state["step"]), bool(state["finished"])
         run.findings = dict(state.get("findings", {}))
         run.warnings = list(state.get("warnings", ()))

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from compress.budget import DISTRIBUTIONS, Distribution, check_budget, keep_count
 from compress.checks import require, require_whole
-from compress.methods.base import Method, setting
+from compress.methods.base import setting
+from compress.methods.masked import Masked
 from compress.methods.run import Run
 from compress.prunable import PrunableWeight
 from compress.structures import NAMES, Filters, Neighbours, Structure, structure_called
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budgeted(Method):
+class Budgeted(Masked):
     """A method that ends at exactly ``sparsity``; subclasses say how the units that live are chosen."""
 
     sparsity: float = setting(0.9, "fraction of prunable units that end as zero, in [0, 1)")

@@ -9,12 +9,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from compress.methods.base import Method
+from compress.methods.masked import Masked
 from compress.methods.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTune(Method):
+class FineTune(Masked):
     """Train on with the mask fixed to what is non-zero now (the "+ FT" of 003, Table 2)."""
 
     name: ClassVar[str] = "fine_tune"

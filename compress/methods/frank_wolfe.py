@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from compress.checks import require, require_whole
 from compress.frank_wolfe import SFW, DynamicLR, KSparsePolytope, k_sparse_sets, sfw_init
 from compress.frank_wolfe.tensor_sets import Norm, check_sets
-from compress.methods.base import Method, setting
+from compress.methods.base import setting
+from compress.methods.masked import Masked
 from compress.methods.run import Run
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _BELONGS_TO_CUTTING = ("skip_first", "skip_last_linear", "skip_depthwise", "excl
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrankWolfe(Method):
+class FrankWolfe(Masked):
     """Train with stochastic Frank-Wolfe so that weights can be cut to any sparsity without retraining (001).
 
     Every parameter, biases and BatchNorm included, stays in a K-sparse polytope; each step averages it with a vertex

@@ -93,7 +93,7 @@ class FreezeNet(ScoredOnce):
         return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`compress.methods.base.Method.load_state_dict`; what FreezeNet-WD finished is pruned here too."""
+        """See :meth:`compress.methods.masked.Masked.load_state_dict`; what FreezeNet-WD finished is pruned here too."""
         super().load_state_dict(state)
         if self.weight_decay:
             for formula in self.run.subspaces.values():

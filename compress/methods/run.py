@@ -1,9 +1,8 @@
-"""The state of one run of a method: what it is at work on, and what was recorded."""
+"""The state of one run of a method with masks: what it is at work on, and what was recorded."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,22 +12,16 @@ from compress.dynamics import MaskDynamics
 from compress.frozen import FrozenValues
 from compress.frozen_subspace import FrozenSubspace
 from compress.interspace import findings
+from compress.methods.outcome import Batches, Outcome
 from compress.prunable import PrunableWeight, stored_weight
 from compress.subspace import Formula, coefficients
-
-logger = logging.getLogger(__name__)
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 _NOTED = 0.01  # difference of sparsities
 
 
 @dataclass(kw_only=True)
-class Run:
-    """A method at work on one model: its layers, its data, the step, and what was recorded.
-
-    The report repeats ``warnings``, which are sentences, and ``findings``, single figures such as λ* of COPS.
-    """
+class Run(Outcome):
+    """A method at work on the masks of one model: its layers, its data, and what was recorded."""
 
     model: nn.Module
     batches: Batches
@@ -36,16 +29,7 @@ class Run:
     subspaces: dict[str, Formula]
     left_out: dict[str, str]
     dynamics: MaskDynamics
-    warnings: list[str] = field(default_factory=list)
-    findings: dict[str, float] = field(default_factory=dict)
-    step: int = 0
-    finished: bool = False
     versions: list[int] = field(default_factory=list)
-
-    def warn(self, sentence: str) -> None:
-        """Say ``sentence`` now, and in the report."""
-        self.warnings.append(sentence)
-        logger.warning(sentence)
 
     def note_versions(self) -> None:
         """Remember the trained tensors as they are, for :meth:`untouched`."""

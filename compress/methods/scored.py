@@ -119,6 +119,11 @@ class ScoredOnce(Budgeted):
 
     def _scored(self, run: Run, name: str, samples: Sequence[Batch]) -> list[Tensor]:
         scores = score_called(name, seed=self.score_seed)(run.model, run.weights, samples)
+        if not any(bool(score.any()) for score in scores):
+            raise ValueError(
+                f"score: {name} is zero for every weight, so it ranks none before another; a layer that starts at zero "
+                "stops every gradient: initialise it otherwise, or take score magnitude or random"
+            )
         return [
             self.units.scores(score, weight.filter_axis, norm=name == "magnitude")
             for score, weight in zip(scores, run.weights, strict=True)

@@ -86,8 +86,8 @@ def _plan_layer(name: str, module: nn.Module, cut: LayerCut) -> Callable[[], Non
     if any(index // columns != other // columns for index, other, _ in cut.merged):
         raise PlanError(f"{name}: channels of different convolution groups cannot be merged")
     if is_fixed_map(module):
-        if cut.constants or cut.merged or cut.bias_added:
-            raise PlanError(f"{name}: a fixed channel map takes no constants")
+        if cut.constants or cut.merged or cut.bias_added or cut.scales:
+            raise PlanError(f"{name}: a fixed channel map takes no constants and no scales")
         return lambda: module.select(list(cut.kept_outputs), list(cut.kept_inputs))
     bias = module.bias
     if cut.bias_added and bias is not None:
@@ -121,11 +121,14 @@ def _cut_layer(
 
 
 def _fold(weight: Tensor, size: LayerSize, cut: LayerCut) -> tuple[Tensor, Tensor | None]:
-    """Move constant input channels into the bias or into another channel. Returns [G, O, I, K] and [outputs]."""
-    if not cut.constants and not cut.merged:
+    """Scale kernels; move constant channels into the bias or another channel. Returns [G, O, I, K] and [outputs]."""
+    if not cut.constants and not cut.merged and not cut.scales:
         return weight, None
     columns = size.inputs // size.groups
     folded = weight.double().clone()
+    for index, value in cut.scales:
+        group, column = divmod(index, columns)
+        folded[group, :, column] *= value
     shift = folded.new_zeros(size.groups, size.outputs // size.groups)
     for index, value in cut.constants:
         group, column = divmod(index, columns)

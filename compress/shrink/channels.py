@@ -34,6 +34,7 @@ class Channels:
     through: name of a channelwise module -> [channels] atom of every channel.
     locked: atom -> why it must stay, a sentence fragment.
     part: [count] connected component of every atom: the unit that is given up when it does not verify.
+    summed: atoms that pass an addition of two branches, such as the stream of a residual network.
     """
 
     count: int
@@ -42,6 +43,7 @@ class Channels:
     through: dict[str, Indices]
     locked: dict[int, str]
     part: Indices
+    summed: frozenset[int]
 
 
 def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
@@ -57,6 +59,7 @@ def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
     tied = _tied_parameters(model)
     classes = _UnionFind()
     locks: list[tuple[Element, str]] = []
+    sums: list[Element] = []
     sizes = [layer_size(module) for module in model.modules() if is_layer(module)]
     limit = max((max(size.outputs, size.inputs) for size in sizes), default=0)
     for root in [module for module in graph.module2node if is_layer(module)]:
@@ -70,6 +73,8 @@ def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
                 continue
             if reason := _lock_reason(node.module, side, new, names, tied):
                 locks += [((id(node.module), side, index), reason) for index in new]
+            if _is_sum(node):
+                sums += [(id(node.module), side, index) for index in new]
             for dependency in node.dependencies:
                 if not dependency.is_triggered_by(pruning):
                     continue
@@ -85,7 +90,7 @@ def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
                     classes.union(here, (id(target.module), target_side, index))
                     reached.append(index)
                 waiting.append((target, dependency.handler, reached))
-    return _number(model, classes, locks)
+    return _number(model, classes, locks, sums)
 
 
 def _follow(dependency: Any, indices: list[int]) -> list[tuple[int, int]]:
@@ -139,7 +144,12 @@ def _side(pruner: Any, handler: Callable[..., Any]) -> str:
     return "out" if handler == pruner.prune_out_channels else "in"
 
 
-def _number(model: nn.Module, classes: _UnionFind, locks: list[tuple[Element, str]]) -> Channels:
+def _is_sum(node: Any) -> bool:
+    added = isinstance(node.module, tp.ops._ElementWiseOp) and node.module._grad_fn.startswith("AddBackward")
+    return added and len(node.inputs) > 1
+
+
+def _number(model: nn.Module, classes: _UnionFind, locks: list[tuple[Element, str]], sums: list[Element]) -> Channels:
     numbers: dict[Element, int] = {}
     outputs: dict[str, Indices] = {}
     inputs: dict[str, Indices] = {}
@@ -168,7 +178,16 @@ def _number(model: nn.Module, classes: _UnionFind, locks: list[tuple[Element, st
         first, second = outputs[name][outputs[name] >= 0], inputs[name][inputs[name] >= 0]
         if len(first) and len(second):
             part[part == part[second[0]]] = part[first[0]]
-    return Channels(count=len(numbers), outputs=outputs, inputs=inputs, through=through, locked=locked, part=part)
+    summed = frozenset(numbers[key] for here in sums if (key := classes.find(here)) in numbers)
+    return Channels(
+        count=len(numbers),
+        outputs=outputs,
+        inputs=inputs,
+        through=through,
+        locked=locked,
+        part=part,
+        summed=summed,
+    )
 
 
 def _parts(count: int, rows: list[Indices]) -> Indices:

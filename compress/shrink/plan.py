@@ -27,6 +27,7 @@ class LayerCut:
     constants: (i, c): input channel i carried the constant c; c times the kernel's sum goes into the bias.
     merged: (i, r, q): input channel i carried q times the constant of channel r; q times its kernel is added to
     that of r (exact under zero padding too, where a bias is not). In both cases kernel i is zero afterwards.
+    scales: (i, s): kernel i, of an input channel that stays, is multiplied by s > 0.
     """
 
     outputs: int
@@ -37,6 +38,7 @@ class LayerCut:
     bias_added: bool = False
     constants: tuple[tuple[int, float], ...] = ()
     merged: tuple[tuple[int, int, float], ...] = ()
+    scales: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         _check_count("outputs", self.outputs)
@@ -54,9 +56,14 @@ class LayerCut:
         for index, representative, _ in self.merged:
             if _check_index(representative, self.inputs) in set(folded):
                 raise PlanError(f"merged: channel {index} goes into {representative}, which is folded itself")
-        for value in [row[-1] for row in (*self.constants, *self.merged)]:
+        for value in [row[-1] for row in (*self.constants, *self.merged, *self.scales)]:
             if not isinstance(value, float) or not math.isfinite(value):
-                raise PlanError(f"constants and ratios must be finite numbers, got {value!r}")
+                raise PlanError(f"constants, ratios and scales must be finite numbers, got {value!r}")
+        scaled = [_check_index(row[0], self.inputs) for row in self.scales]
+        if len(set(scaled)) != len(scaled) or not set(scaled) <= set(self.kept_inputs) - set(folded):
+            raise PlanError("scales: each must name another kept input channel, none that is folded")
+        if any(value <= 0 for _, value in self.scales):
+            raise PlanError("scales must be above 0; a channel scaled by 0 is one that is not kept")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +161,11 @@ def parse_json(text: str) -> Any:
 
 
 def _layer_cut(name: str, row: Any) -> LayerCut:
-    optional = {"groups", "bias_added", "constants", "merged"}
+    optional = {"groups", "bias_added", "constants", "merged", "scales"}
     row = dict(_check_keys(row, name, {"outputs", "inputs", "kept_outputs", "kept_inputs"}, optional))
     row["kept_outputs"] = _check_list(row["kept_outputs"], name)
     row["kept_inputs"] = _check_list(row["kept_inputs"], name)
-    for key, width in (("constants", 2), ("merged", 3)):
+    for key, width in (("constants", 2), ("merged", 3), ("scales", 2)):
         entries = _check_list(row.get(key, []), name)
         if any(not isinstance(entry, list) or len(entry) != width for entry in entries):
             raise PlanError(f"{name}: every entry of {key} must be a list of {width} numbers")

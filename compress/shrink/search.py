@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from compress.shrink.dead import find_dead, make_readers
 from compress.shrink.layers import is_fixed_map, is_layer
 from compress.shrink.plan import ShrinkPlan
 from compress.shrink.propose import Analysis
-from compress.shrink.trial import Trial, to_dtype
+from compress.shrink.trial import Trial, accept, to_dtype
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _search(model: nn.Module, inputs: tuple[Any, ...], round_to: int) -> ShrinkP
         differences[chosen] = trial.difference(analysis.plan(everything - chosen))
         return differences[chosen] is not None
 
-    accepted = _accept(candidates, works)
+    accepted = accept(candidates, works)
     given_up = everything - accepted
     unseen = [name for name, row in channels.outputs.items() if name not in constants and (row < 0).all()]
     if constants and unseen:
@@ -90,19 +90,6 @@ def _search(model: nn.Module, inputs: tuple[Any, ...], round_to: int) -> ShrinkP
         notes=(*notes, *analysis.notes(frozenset(candidates) - accepted)),
         difference=differences[accepted] or 0.0,
     )
-
-
-def _accept(parts: list[int], works: Callable[[frozenset[int]], bool]) -> frozenset[int]:
-    """The parts that can be shrunk together, found by halving: few calls when few are guilty."""
-    accepted: frozenset[int] = frozenset()
-    waiting = [parts] if parts else []
-    while waiting:
-        some = waiting.pop()
-        if works(accepted | set(some)):
-            accepted |= set(some)
-        elif len(some) > 1:
-            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
-    return accepted
 
 
 def _channels(model: nn.Module, inputs: tuple[Any, ...], notes: list[str]) -> Channels | None:

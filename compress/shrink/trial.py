@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,6 +69,19 @@ class Trial:
                 cast = to_dtype(batch, self.dtype) if self.dtype == torch.float64 else batch
                 outputs += [leaf.clone() for leaf in tree_leaves(model(*cast)) if isinstance(leaf, Tensor)]
         return outputs
+
+
+def accept(parts: list[int], works: Callable[[frozenset[int]], bool]) -> frozenset[int]:
+    """The parts that work together, found by halving: few calls when few are guilty."""
+    accepted: frozenset[int] = frozenset()
+    waiting = [parts] if parts else []
+    while waiting:
+        some = waiting.pop()
+        if works(accepted | set(some)):
+            accepted |= set(some)
+        elif len(some) > 1:
+            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+    return accepted
 
 
 def _probe_batches(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:

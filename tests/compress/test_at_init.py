@@ -130,6 +130,14 @@ def test_partial_class_information_reads_no_other_class() -> None:
         assert_same(masks, masks_after(network(), AtInit(sparsity=0.9, classes=(0, 1), **settings), data()))
 
 
+def test_a_score_that_ranks_nothing_is_refused() -> None:
+    model = network()
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    for score in ("snip", "usnip", "synflow"):
+        with pytest.raises(ValueError, match=f"score: {score} is zero for every weight"):
+            AtInit(sparsity=0.5, score=score).attach(model, data())
+
+
 def test_masked_weights_stay_zero_through_momentum_and_weight_decay() -> None:
     model, pruner = network(), AtInit(sparsity=0.9)
     pruner.attach(model, data())

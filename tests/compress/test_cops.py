@@ -71,6 +71,38 @@ def test_a_large_instance_differs_in_two_entries_at_most(kind: str) -> None:
         assert int((solution.masks[0].numpy() != (optimum > 1 - 1e-7)).sum()) <= 2
 
 
+@given(
+    values=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=60),
+    share=st.floats(0.02, 1),
+    alpha=st.floats(0, 0.9999),
+)
+@settings(max_examples=150, deadline=None)
+def test_tied_weights_fill_up_what_the_constraint_allows(
+    values: list[tuple[int, int]], share: float, alpha: float
+) -> None:
+    target, control = torch.tensor(values, dtype=torch.float64).T
+    assume(bool(target.any()) and bool((control > 0).any()))
+    keep = max(1, int(share * len(values)))
+    solution = cops([target], [control], keep=keep, alpha=alpha)
+    mask = solution.masks[0].numpy()
+    objective = normalised(target)
+    optimum = objective @ relaxed(target, control, keep, solution.kappa)
+    assert objective[mask].sum() - optimum <= 2 * np.abs(objective).max() + 1e-9
+    assert normalised(control)[mask].sum() <= solution.kappa + 1e-12
+    ranked = solution.importance[0].argsort(descending=True, stable=True)[: mask.sum()]
+    assert mask.sum() <= keep and mask[ranked.numpy()].all()
+
+
+def test_two_kinds_of_weights_are_mixed() -> None:
+    """All of either kind would miss the constraint, or the objective by half."""
+    target = torch.tensor([1.0] * 50 + [3.0] * 50 + [2.0] * 50)
+    control = torch.tensor([3.0] * 50 + [1.0] * 50 + [2.0] * 50)
+    solution = cops([target], [control], keep=60, alpha=0.5)
+    mask = solution.masks[0].numpy()
+    assert normalised(target)[mask].sum() == pytest.approx(-0.5167, abs=0.01)
+    assert normalised(control)[mask].sum() <= solution.kappa
+
+
 def test_narrowing_changes_nothing_against_plain_bisection() -> None:
     target, control = instance(5, 500, "signed")
     first, second = torch.from_numpy(normalised(target)), torch.from_numpy(normalised(control))
@@ -141,7 +173,7 @@ def test_similarity_is_that_of_equation_13() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"alpha": 1.0}, r"alpha: 1.0 is not in \[0, 1\)"),
+        ({"alpha": 1.0}, r"alpha: 1.0 is not a number in \[0, 1\)"),
         ({"alpha": -0.1}, "alpha: -0.1"),
         ({"keep": 0}, "keep: 0"),
         ({"keep": 11}, "keep: 11"),

@@ -206,5 +206,6 @@ def test_exports_and_onnxruntime_agrees(make: Callable[[], Method], tmp_path: An
 
 
 def test_every_method_is_in_the_table() -> None:
-    named = {make().name for make in (TABLE | TRAIN_ONLY).values()} | {"fine_tune"}  # has its own tests below
+    own_tests = {"fine_tune", "greedy_imitation"}
+    named = {make().name for make in (TABLE | TRAIN_ONLY).values()} | own_tests
     assert set(available()) == named

@@ -104,6 +104,12 @@ HOSTILE: list[tuple[str, Any]] = [
     ("layers.0.merged", [[0, 0, 1.0]]),
     ("layers.0.merged", [[0, 7, 1.0]]),
     ("layers.0.merged", [[0, [1], 1.0]]),
+    ("layers.0.scales", [[0]]),
+    ("layers.0.scales", [[3, 1.0]]),
+    ("layers.0.scales", [[0, 0.0]]),
+    ("layers.0.scales", [[0, -1.0]]),
+    ("layers.0.scales", [[0, "1"]]),
+    ("layers.0.scales", [[0, 1.5], [0, 2.0]]),
     ("layers.1", {"channels": 8, "kept": [0]}),
     ("channels.1.kept", []),
     ("channels.1.kept", [9]),
@@ -221,3 +227,15 @@ def test_a_plan_cannot_be_changed() -> None:
     plan = ShrinkPlan(layers={"0": cut()})
     with pytest.raises(TypeError):
         plan.layers["1"] = cut()  # type: ignore[index]
+
+
+def test_scales_multiply_the_weights_of_kept_inputs() -> None:
+    layer = nn.Conv2d(4, 2, 3)
+    weight = layer.weight.detach().clone()
+    plan = ShrinkPlan(
+        layers={"0": LayerCut(outputs=2, inputs=4, kept_outputs=(0, 1), kept_inputs=(1, 3), scales=((3, 2.5),))}
+    )
+    apply_plan(nn.Sequential(layer), ShrinkPlan.from_json(plan.to_json()))
+    assert torch.equal(layer.weight, torch.stack([weight[:, 1], 2.5 * weight[:, 3]], 1))
+    with pytest.raises(ValueError, match="scales: each must name another kept input channel"):
+        LayerCut(outputs=2, inputs=4, kept_outputs=(0,), kept_inputs=(1, 3), scales=((0, 2.5),))

@@ -117,6 +117,24 @@ def test_truncated_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         load_checkpoint(file)
 
 
+def test_a_teacher_takes_its_share_of_the_loss() -> None:
+    """One step against the formula by hand; with the whole share labels do not matter."""
+    teacher = network().eval()
+    inputs, labels = next(iter(Blobs(1).epoch(0)))
+    for share in (0.0, 0.25, 1.0):
+        model = nn.Linear(3, 3)
+        outputs = model(inputs)
+        hard = -outputs.log_softmax(1)[torch.arange(32), labels].mean()
+        soft = -(teacher(inputs).softmax(1) * outputs.log_softmax(1)).sum(1).mean()
+        (record,) = fit(model, Blobs(1), settings(1, teacher=share), teacher=teacher)
+        assert record.loss == pytest.approx(((1 - share) * hard + share * soft).item(), rel=1e-5)
+    pupils = [network(), network()]
+    fit(pupils[0], Blobs(), settings(1, teacher=0.5))  # nobody to learn from
+    fit(pupils[1], Blobs(), settings(1))
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in pupils), strict=True))
+    assert not any(p.grad is not None for p in teacher.parameters())
+
+
 def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "stage.ckpt"
     save_checkpoint(file, {"epoch": 1})
@@ -175,6 +193,7 @@ def test_learning_rate_against_the_formulas() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"teacher": 1.5}, "teacher: 1.5 is not a share of the loss"),
         ({"epochs": -1}, "epochs: -1"),
         ({"batch_size": 0}, "batch_size: 0"),
         ({"optimizer": "sgdd"}, "optimizer: 'sgdd'"),

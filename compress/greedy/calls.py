@@ -1,0 +1,60 @@
+"""Which layers a forward pass calls, in which order, how often, and on how many positions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.shrink.layers import is_channelwise, is_layer, layer_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """What one forward pass does.
+
+    order: layer name -> place among all calls of layers, of the first one.
+    counts: layer name -> calls.
+    positions: layer name -> output positions a sample (pixels, tokens), summed over calls.
+    """
+
+    order: Mapping[str, int]
+    counts: Mapping[str, int]
+    positions: Mapping[str, int]
+
+
+def observe(model: nn.Module, example: Tensor) -> Calls:
+    """Run a copy of `model` in eval mode on `example` and watch its layers.
+
+    Raises:
+        ValueError: it does not run, or returns NaN.
+    """
+    order: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    positions: dict[str, int] = {}
+    watched = copy.deepcopy(model).eval()
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
+            order.setdefault(name, len(order))
+            counts[name] = counts.get(name, 0) + 1
+            if is_layer(module):
+                places = output.numel() // (len(output) * layer_size(module).outputs)
+                positions[name] = positions.get(name, 0) + places
+
+        module.register_forward_hook(hook)
+
+    for name, module in watched.named_modules():
+        if is_layer(module) or is_channelwise(module):
+            watch(name, module)
+    try:
+        with torch.no_grad():
+            watched(example)
+    except Exception as error:
+        raise ValueError(
+            f"batches: the model does not run on inputs of shape {list(example.shape[1:])}: {error}"
+        ) from error
+    return Calls(order=order, counts=counts, positions=positions)

@@ -1,0 +1,75 @@
+"""The proof on copies, before anything is chosen: cut groups compute what scaled and masked ones compute."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from compress.greedy.groups import ChannelGroup, Network
+from compress.greedy.local import Imitation
+from compress.greedy.thinning import Thinned, scale_consumers, scales, shrink_plan
+from compress.shrink import apply_plan
+from compress.shrink.trial import accept
+
+log = logging.getLogger(__name__)
+_LIMIT = 1e-9
+
+
+def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
+    """The network less the groups whose cut gives an error or another output than scaling and masking does.
+
+    Args:
+        model: a plain model of any mode; it is not changed.
+        network: its groups.
+        example: an input batch; one sample of it is used, and noise.
+    """
+    twin = copy.deepcopy(model).eval().double()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(example[:1].shape, generator=generator, dtype=torch.float64)
+    batch = torch.cat([example[:1].double(), noise.to(example.device)])
+
+    def works(chosen: frozenset[int]) -> bool:
+        thinned = [(network.groups[number], _every_other(network.groups[number])) for number in chosen]
+        try:
+            return difference(twin, network, thinned, batch) <= _LIMIT
+        except Exception as error:  # a channel that was not followed shows as any error at all
+            log.debug("greedy: a trial cut failed: %s", error)
+            return False
+
+    good = accept(list(range(len(network.groups))), works)
+    left_out = {
+        group.name: "cut, it does not compute what it computes scaled and masked"
+        for number, group in enumerate(network.groups)
+        if number not in good
+    }
+    groups = tuple(group for number, group in enumerate(network.groups) if number in good)
+    return replace(network, groups=groups, left_out={**network.left_out, **left_out})
+
+
+@torch.no_grad()
+def difference(model: nn.Module, network: Network, thinned: Thinned, batch: Tensor) -> float:
+    """Largest difference of the outputs of the cut and of the scaled-and-masked network, relative to the largest."""
+    masked, cut = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    for group, imitation in thinned:
+        scale_consumers(masked, group, scales(group, imitation))
+    apply_plan(cut, shrink_plan(model, network, thinned))
+    largest = 0.0
+    pairs = zip(tree_leaves(masked(batch)), tree_leaves(cut(batch)), strict=True)
+    for expected, found in pairs:
+        if isinstance(expected, Tensor):
+            if expected.shape != found.shape or not bool(expected.isfinite().all()):
+                return float("inf")
+            largest = max(largest, float((expected - found).abs().max()) / max(float(expected.abs().max()), 1e-30))
+    return largest
+
+
+def _every_other(group: ChannelGroup) -> Imitation:
+    kept = np.arange(0, group.units, 2)
+    shares = np.linspace(1.0, 2.0, len(kept))
+    return Imitation(kept=kept, shares=shares / shares.sum(), discrepancy=0.0)

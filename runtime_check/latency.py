@@ -14,6 +14,7 @@ from runtime_check.environment import available_cores, business, describe
 from runtime_check.errors import CheckError, one_line
 from runtime_check.feeds import Feed, random_feed
 from runtime_check.figures import Figures, Latency, Speedup, summarise
+from runtime_check.kernels import report
 from runtime_check.session import load, measuring_time, thread_count
 from runtime_check.timing import Runner, take_turns
 
@@ -98,7 +99,8 @@ def bench(
 
     Arguments and errors are those of `compare`; `seconds` is for all files together. Returns a document of
     plain JSON types: {"schema", "threads", "seconds", "models": [{"file", "size_bytes", "inputs",
-    "latency_ms": {median, p10, p90, runs, threads, calls_per_sample}, "speedup": {...} | null}],
+    "latency_ms": {median, p10, p90, runs, threads, calls_per_sample}, "speedup": {...} | null,
+    "kernels": {claimed, layers}}],
     "environment", "warnings"}; `speedup` is null for the baseline.
     """
     if isinstance(paths, str | os.PathLike) or not paths:
@@ -115,6 +117,7 @@ def bench(
             "inputs": {one_line(name): list(value.shape) for name, value in runner.feed.items()},
             "latency_ms": latency.to_json(),
             "speedup": speedup.to_json() if speedup else None,
+            "kernels": report.summary(report.layers(runner.session)),
         }
         for path, runner, latency, speedup in zip(paths, runners, figures.latencies, speedups, strict=True)
     ]

@@ -1,0 +1,48 @@
+#include "capability.h"
+
+#include <stdlib.h>
+
+#include "cost.h"
+#include "match.h"
+#include "report.h"
+
+/* Claim the layer that starts at `node`, or report why not. */
+static void consider(struct provider *provider, struct reader *reader, const OrtNode *node, OrtSupport *support,
+                     struct taken *taken) {
+  struct match match;
+  int64_t nonzeros = -1, weights = -1;
+  const char *reason = match_layer(reader, node, taken, true, &match);
+  if (reader->error) return;
+  if (!reason) reason = layer_objection(&match.spec);
+  if (!reason) {
+    weights = match.spec.out_channels * match.spec.in_channels * match.spec.kernel[0] * match.spec.kernel[1];
+    nonzeros = count_nonzeros(match.spec.weight, weights);
+    if (!provider->claim_all) reason = cost_objection(&match, nonzeros);
+  }
+  if (!reason) {
+    const OrtFusionOptions options = {ORT_INTERFACE, true};
+    reader->error = provider->ep_api->AddNodesToFuse(support, match.nodes, match.count, &options);
+    for (size_t i = 0; i < match.count; i++) taken->nodes[taken->count++] = match.nodes[i];
+  }
+  report_layer(provider->report, node_operator(reader, node), nonzeros, weights, reason, node_name(reader, node));
+}
+
+OrtStatus *provider_capability(OrtEp *ep, const OrtGraph *graph, OrtSupport *support) {
+  struct provider *provider = (struct provider *)ep;
+  struct reader reader = {provider->api, NULL};
+  size_t count = 0;
+  OrtStatus *error = provider->api->Graph_GetNumNodes(graph, &count);
+  if (error || count == 0) return error;
+  const OrtNode **nodes = calloc(count, sizeof *nodes);
+  struct taken taken = {calloc(count, sizeof *taken.nodes), 0};
+  if (!nodes || !taken.nodes) {
+    error = provider->api->CreateStatus(ORT_EP_FAIL, "sparse kernels: out of memory");
+  } else if (!(error = provider->api->Graph_GetNodes(graph, nodes, count))) {
+    for (size_t i = 0; i < count && !reader.error; i++)
+      if (match_starts(&reader, nodes[i])) consider(provider, &reader, nodes[i], support, &taken);
+    error = reader.error;
+  }
+  free(nodes);
+  free(taken.nodes);
+  return error;
+}

@@ -9,7 +9,8 @@ enum {
   BLOCK_BYTES = 26624,  /* input of one tile and one block of channels: what a 32 KiB first-level cache keeps */
   SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
   LEAST_ROWS = 5,       /* fewer output rows leave most of eight groups empty */
-  SHORT_ROW = 12        /* non-zeros of an output channel in one block that pay for loading and storing its sums */
+  SHORT_ROW = 12,       /* non-zeros of an output channel in one block that pay for loading and storing its sums */
+  STRETCH = 4           /* a block grows at most so far beyond the cache to have them */
 };
 #define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
 
@@ -63,7 +64,7 @@ static void lay_out_channels(struct plan *plan, const struct layer *layer) {
   int64_t channels = BLOCK_BYTES / bytes;
   /* Very sparse layers: longer rows from the second-level cache beat short ones from the first. */
   const int64_t wanted = per_channel > 0 ? (int64_t)least(1 << 24, (int64_t)(SHORT_ROW / per_channel) + 1) : 1 << 24;
-  if (channels < wanted) channels = least(wanted, 2 * channels);
+  if (channels < wanted) channels = least(wanted, STRETCH * channels);
   if (channels < 1) channels = 1;
   channels = least(channels, layer->in_channels);
   plan->blocks = ceil_div(layer->in_channels, channels);

@@ -43,6 +43,7 @@ typedef void (*tile_function)(const struct tile_job *);
    Column q lies at vector (q % stride) * phase + q / stride. */
 struct interleave_job {
   const float *rows[LANES_PER_VECTOR];
+  const float *end; /* of the tensor that the rows lie in: up to there reading too much does no harm */
   int64_t width, left, columns, stride, phase;
   char *output;
 };
@@ -52,6 +53,7 @@ struct separate_job {
   const char *input;
   float *rows[LANES_PER_VECTOR];
   const float *residual[LANES_PER_VECTOR];
+  const float *residual_end; /* of the whole tensor */
   int64_t columns;
   float low, high;
 };

@@ -3,8 +3,10 @@
 #include <string.h>
 
 /* Interleave the eight groups of image rows, packed row by packed row. */
-static void pack_lanes(const struct layer *layer, const struct plan *plan, const float *image, char *output) {
+static void pack_lanes(const struct layer *layer, const struct plan *plan, const float *image, const float *end,
+                       char *output) {
   struct interleave_job job = {
+      .end = end,
       .width = plan->width,
       .left = layer->pad[1],
       .columns = plan->packed_columns,
@@ -69,7 +71,8 @@ void pack_channel(const struct layer *layer, const struct plan *plan, const floa
   char *const output = packed + channel * plan->pitch;
   if (plan->method == LANES) {
     const int64_t pixels = plan->height * plan->width;
-    pack_lanes(layer, plan, x + (image * layer->in_channels + channel) * pixels, output);
+    const float *const end = x + plan->batch * layer->in_channels * pixels;
+    pack_lanes(layer, plan, x + (image * layer->in_channels + channel) * pixels, end, output);
   } else {
     pack_columns(layer, plan, x, channel, image, plan->batch / plan->images, (float *)output);
   }

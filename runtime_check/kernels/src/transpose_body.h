@@ -21,26 +21,38 @@ static inline __attribute__((always_inline)) void transpose(v8 m[LANES_PER_VECTO
   }
 }
 
-/* The first `count` of eight elements, without touching what lies behind them. */
-static inline __attribute__((always_inline)) v8 load_some(const float *p, int64_t count) {
-  if (count >= LANES_PER_VECTOR) return LOAD(p);
+/* The first `count` of eight elements, without reading what lies behind `end`. */
+static inline __attribute__((always_inline)) v8 load_some(const float *p, int64_t count, const float *end) {
+  if (end - p >= LANES_PER_VECTOR) return LOAD(p); /* what is too much is not used */
   float some[LANES_PER_VECTOR] = {0};
-  if (count & 4) memcpy(some, p, 16);
-  if (count & 2) memcpy(some + (count & 4), p + (count & 4), 8);
-  if (count & 1) some[count - 1] = p[count - 1];
+  for (int64_t i = 0; i < count; i++) some[i] = p[i];
   return LOAD(some);
 }
 
+/* The first `count` of eight elements, without writing what lies behind them: two halves that overlap. */
+#define STORE_TAIL(n, a, b, c, d)                                   \
+  case n:                                                           \
+    *(v4 *)p = __builtin_shufflevector(value, value, 0, 1, 2, 3);   \
+    *(v4 *)(p + n - 4) = __builtin_shufflevector(value, value, a, b, c, d); \
+    break;
 static inline __attribute__((always_inline)) void store_some(float *p, v8 value, int64_t count) {
-  if (count >= LANES_PER_VECTOR) {
-    *(v8 *)p = value;
-    return;
+  switch (count) {
+    default:
+      *(v8 *)p = value;
+      break;
+    STORE_TAIL(7, 3, 4, 5, 6)
+    STORE_TAIL(6, 2, 3, 4, 5)
+    STORE_TAIL(5, 1, 2, 3, 4)
+    STORE_TAIL(4, 0, 1, 2, 3)
+    case 3:
+      p[2] = value[2];
+      /* fall through */
+    case 2:
+      p[1] = value[1];
+      /* fall through */
+    case 1:
+      p[0] = value[0];
   }
-  float some[LANES_PER_VECTOR];
-  memcpy(some, &value, sizeof some);
-  if (count & 4) memcpy(p, some, 16);
-  if (count & 2) memcpy(p + (count & 4), some + (count & 4), 8);
-  if (count & 1) p[count - 1] = some[count - 1];
 }
 
 static void interleave(const struct interleave_job *job) {
@@ -58,7 +70,7 @@ static void interleave(const struct interleave_job *job) {
     int64_t count = job->width - x < job->columns - q ? job->width - x : job->columns - q;
     count = count < LANES_PER_VECTOR ? count : LANES_PER_VECTOR;
     v8 m[LANES_PER_VECTOR];
-    for (int l = 0; l < LANES_PER_VECTOR; l++) m[l] = job->rows[l] ? load_some(job->rows[l] + x, count) : zero;
+    for (int l = 0; l < LANES_PER_VECTOR; l++) m[l] = job->rows[l] ? load_some(job->rows[l] + x, count, job->end) : zero;
     transpose(m);
     if (job->stride == 1) {
       if (count == LANES_PER_VECTOR) {
@@ -87,7 +99,7 @@ static void separate(const struct separate_job *job) {
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
       if (!job->rows[l]) continue;
       v8 value = m[l];
-      if (job->residual[l]) value += load_some(job->residual[l] + x, count);
+      if (job->residual[l]) value += load_some(job->residual[l] + x, count, job->residual_end);
       value = MINIMUM(high, MAXIMUM(low, value));
       store_some(job->rows[l] + x, value, count);
     }

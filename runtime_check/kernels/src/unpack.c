@@ -3,7 +3,13 @@
 static void unpack_lanes(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,
                          int64_t channel, const char *sums, const float *residual, float *y) {
   const int64_t base = (image * layer->out_channels + channel) * plan->out_height;
-  struct separate_job job = {.columns = tile->columns, .low = layer->low, .high = layer->high};
+  const int64_t outputs = plan->batch * layer->out_channels * plan->out_height * plan->out_width;
+  struct separate_job job = {
+      .residual_end = residual ? residual + outputs : NULL,
+      .columns = tile->columns,
+      .low = layer->low,
+      .high = layer->high,
+  };
   for (int row = 0; row < tile->rows; row++) {
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
       const int64_t line = l * plan->group_rows + tile->position + row;

@@ -17,7 +17,7 @@ static void consider(struct provider *provider, struct reader *reader, const Ort
   if (!reason) {
     weights = match.spec.out_channels * match.spec.in_channels * match.spec.kernel[0] * match.spec.kernel[1];
     nonzeros = count_nonzeros(match.spec.weight, weights);
-    if (!provider->claim_all) reason = cost_objection(&match, nonzeros);
+    if (!provider->claim_all) reason = cost_objection(&match.spec, nonzeros, provider->isa);
   }
   if (!reason) {
     const OrtFusionOptions options = {ORT_INTERFACE, true};

@@ -2,9 +2,10 @@
 #ifndef SPARSE_COST_H
 #define SPARSE_COST_H
 
-#include "match.h"
+#include "isa.h"
+#include "layer.h"
 
-/* NULL, or why onnxruntime keeps the layer. */
-const char *cost_objection(const struct match *match, int64_t nonzeros);
+/* NULL, or why onnxruntime keeps a layer with so many non-zeros. */
+const char *cost_objection(const struct layer_spec *spec, int64_t nonzeros, const struct isa *isa);
 
 #endif

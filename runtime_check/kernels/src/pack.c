@@ -1,5 +1,6 @@
 #include "pack.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Interleave the eight groups of image rows, packed row by packed row. */
@@ -44,12 +45,56 @@ static void pack_row(const struct layer *layer, const struct plan *plan, const f
   for (; i < plan->out_width; i++) output[i] = 0.0f;
 }
 
+enum { SMALL = 1024 }; /* pixels of an image whose elements are picked one by one */
+
+bool pack_prepare(struct plan *plan, const struct layer *layer) {
+  const int64_t pixels = plan->height * plan->width;
+  if (plan->method != COLUMNS || layer->linear || pixels >= SMALL || layer->taps == 1) return true;
+  plan->picks = calloc((size_t)(layer->taps * plan->out_height * plan->out_width), sizeof *plan->picks);
+  if (!plan->picks) return false;
+  int16_t *pick = plan->picks;
+  for (int64_t ky = 0; ky < layer->kernel[0]; ky++)
+    for (int64_t kx = 0; kx < layer->kernel[1]; kx++)
+      for (int64_t oy = 0; oy < plan->out_height; oy++)
+        for (int64_t ox = 0; ox < plan->out_width; ox++) {
+          const int64_t y = oy * layer->stride[0] + ky * layer->dilation[0] - layer->pad[0];
+          const int64_t x = ox * layer->stride[1] + kx * layer->dilation[1] - layer->pad[1];
+          const bool inside = y >= 0 && y < plan->height && x >= 0 && x < plan->width;
+          *pick++ = (int16_t)(inside ? y * plan->width + x : pixels);
+        }
+  return true;
+}
+
+static void pack_picked(const struct layer *layer, const struct plan *plan, const float *image, int64_t filled,
+                        float *output) {
+  const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
+  const int16_t *const picks = plan->picks;
+  float values[SMALL];
+  memcpy(values, image, (size_t)pixels * sizeof *values);
+  values[pixels] = 0.0f;
+  if (filled == out_pixels) {
+    for (int64_t i = 0; i < layer->taps * out_pixels; i++) output[i] = values[picks[i]];
+    return;
+  }
+  for (int64_t tap = 0; tap < layer->taps; tap++)
+    for (int64_t i = 0; i < out_pixels; i++) output[tap * filled + i] = values[picks[tap * out_pixels + i]];
+}
+
 static void pack_columns(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel,
                          int64_t first, int64_t count, float *output) {
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
   const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
   const bool whole = layer->taps == 1 && out_pixels == pixels && layer->stride[0] == 1 && layer->stride[1] == 1 &&
                      layer->pad[0] == 0 && layer->pad[1] == 0;
+  if (plan->picks) {
+    for (int64_t n = 0; n < count; n++) {
+      const float *const image = x + ((first + n) * layer->in_channels + channel) * pixels;
+      pack_picked(layer, plan, image, filled, output + n * out_pixels);
+    }
+    for (int64_t tap = 0; filled > plan->positions && tap < layer->taps; tap++)
+      memset(output + tap * filled + plan->positions, 0, (size_t)(filled - plan->positions) * sizeof *output);
+    return;
+  }
   for (int64_t tap = 0; tap < layer->taps; tap++, output += filled) {
     const int64_t dy = tap / layer->kernel[1] * layer->dilation[0] - layer->pad[0];
     const int64_t dx = tap % layer->kernel[1] * layer->dilation[1] - layer->pad[1];

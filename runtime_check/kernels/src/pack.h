@@ -4,6 +4,9 @@
 
 #include "plan.h"
 
+/* Fill in a new plan's picks where it needs them; false without memory. */
+bool pack_prepare(struct plan *plan, const struct layer *layer);
+
 /* Copy input channel `channel` of pass `image` to its place in `packed`. */
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *packed);

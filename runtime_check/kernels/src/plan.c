@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "geometry.h"
+#include "pack.h"
 #include "weights.h"
 
 void plan_release(struct plan *plan) {
@@ -11,6 +12,7 @@ void plan_release(struct plan *plan) {
   free(plan->rows);
   free(plan->taps);
   free(plan->tiles);
+  free(plan->picks);
   free(plan);
 }
 
@@ -23,7 +25,7 @@ static struct plan *plan_create(const struct layer *layer, int64_t batch, int64_
   plan->height = height;
   plan->width = width;
   const char *wrong = geometry_choose(plan, layer);
-  if (!wrong && plan->method != DOT && !weights_arrange(plan, layer)) wrong = "out of memory";
+  if (!wrong && plan->method != DOT && !(weights_arrange(plan, layer) && pack_prepare(plan, layer))) wrong = "out of memory";
   if (wrong) {
     *reason = wrong;
     plan_release(plan);

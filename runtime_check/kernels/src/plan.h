@@ -40,6 +40,7 @@ struct plan {
   struct tap *taps;
   int64_t tile_count;
   struct tile *tiles;
+  int16_t *picks; /* COLUMNS of small images: [tap][output pixel], the pixel to copy, or their number for a zero */
   int64_t packed_bytes, sum_bytes; /* of one copy of x, and of the sums of one tile */
 
   int references; /* guarded by the layer's lock */

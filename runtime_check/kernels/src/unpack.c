@@ -22,6 +22,15 @@ static void unpack_lanes(const struct layer *layer, const struct plan *plan, con
   }
 }
 
+static void finish_run(const struct layer *layer, const float *values, const float *residual, int64_t count, float *y) {
+  const float low = layer->low, high = layer->high;
+  for (int64_t i = 0; i < count; i++) {
+    float value = residual ? values[i] + residual[i] : values[i];
+    value = value < low ? low : value;
+    y[i] = value > high ? high : value;
+  }
+}
+
 void unpack_channel(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,
                     int64_t channel, const char *sums, const float *residual, float *y) {
   if (plan->method == LANES) {
@@ -42,7 +51,7 @@ void unpack_channel(const struct layer *layer, const struct plan *plan, const st
       at = (n * layer->out_channels + channel) * pixels + inside;
       run = pixels - inside < end - p ? pixels - inside : end - p;
     }
-    for (int64_t j = 0; j < run; j++) y[at + j] = finish_value(layer, values[i + j], residual ? residual + at + j : NULL);
+    finish_run(layer, values + i, residual ? residual + at : NULL, run, y + at);
     i += run;
     p += run;
   }

@@ -68,7 +68,7 @@ def test_other_ranks_types_and_changing_weights_are_refused() -> None:
     [({"transA": 1}, "transposed or scaled input"), ({"alpha": 0.5}, "transposed or scaled input"), ({}, None)],
 )
 def test_gemm_with_more_than_a_product_is_refused(gemm: Any, reason: str | None) -> None:
-    weight = sparse(RNG, 24, 40)
+    weight = sparse(RNG, 24, 80)
     node = helper.make_node("Gemm", ["x", "w"], ["y"], **gemm)
     shape = [24, "n"] if gemm.get("transA") else ["n", 24]
     assert reasons(network([node], {"w": weight}, {"x": shape})) == [reason]

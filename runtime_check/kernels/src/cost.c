@@ -1,19 +1,33 @@
 #include "cost.h"
 
-/* Measured on one core of a Zen 4 (docs/kernels.md): a weight costs onnxruntime about 0.0187 ns for each output
-   position, zero or not. Here a non-zero costs 0.032 ns, and a weight's share of copies and sums as much as 0.035 more
-   non-zeros. Where neighbours stay with onnxruntime, the tensors in between are put into another layout, for about
-   0.077 ns a value: 2.4 non-zeros. A layer is claimed where all this is at most 85 % of onnxruntime's time. */
-#define BREAK_EVEN 0.46
-#define LAYOUT_CHANGE 2.4
+/* Nanoseconds on one core of a Zen 4 (docs/kernels.md), per output value and weight of its channel: onnxruntime's dense
+   kernels; one non-zero here; and what copies, loading and storing come to, as a share of weights that are not zero. */
+#define DENSE 0.0187
+#define NONZERO 0.032
+#define OVERHEAD 0.035
+#define MARGIN 0.85 /* of onnxruntime's time, so that nothing becomes slower where these figures are a little off */
 
-enum { LEAST_WEIGHTS = 1024 }; /* calling a node at all costs more than smaller layers do */
+/* Per value of a tensor: putting it into onnxruntime's layout or back; and writing it at all, where it exceeds caches. */
+#define RELAYOUT 0.077
+#define RELAYOUT_LARGE 0.35
+#define WRITE_LARGE 0.2
 
-const char *cost_objection(const struct layer_spec *spec, int64_t nonzeros, const struct isa *isa) {
-  const double taps = (double)(spec->kernel[0] * spec->kernel[1]);
-  const double in = (double)spec->in_channels, out = (double)spec->out_channels, weights = in * out * taps;
-  if (weights < LEAST_WEIGHTS) return "too small";
-  double most = BREAK_EVEN - LAYOUT_CHANGE * (1 / in + 1 / out) / taps;
+enum {
+  LEAST_WEIGHTS = 1024, /* calling a node at all costs more than smaller layers do */
+  LARGE = 1 << 20       /* values: 4 MiB */
+};
+
+static double relayout(double values) { return values > LARGE ? RELAYOUT_LARGE : RELAYOUT; }
+
+const char *cost_objection(const struct layer_spec *spec, const struct surroundings *around, int64_t nonzeros,
+                           const struct isa *isa) {
+  const double taps = (double)(spec->kernel[0] * spec->kernel[1]), positions = (double)around->positions;
+  const double in = (double)spec->in_channels, out = (double)spec->out_channels;
+  if (in * out * taps < LEAST_WEIGHTS) return "too small";
+  double extra = out * positions > LARGE ? WRITE_LARGE : 0;
+  if (around->grouped_after) extra += relayout(out * positions);
+  if (around->grouped_before) extra += relayout(in * positions) * in / out;
+  double most = MARGIN * DENSE / NONZERO - OVERHEAD - extra / (NONZERO * in * taps);
   if (isa == &isa_generic) most /= 2; /* half the register tile, and no fused multiply-add */
-  return (double)nonzeros > most * weights ? "not sparse enough" : NULL;
+  return (double)nonzeros > most * in * out * taps ? "not sparse enough" : NULL;
 }

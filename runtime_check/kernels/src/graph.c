@@ -137,6 +137,12 @@ const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value) 
   return READ(ValueInfo_GetValueConsumers(value, &consumer, &index, 1)) ? consumer : NULL;
 }
 
+const OrtNode *value_producer(struct reader *reader, const OrtValueInfo *value) {
+  const OrtNode *producer = NULL;
+  size_t index = 0;
+  return value && READ(ValueInfo_GetValueProducer(value, &producer, &index)) ? producer : NULL;
+}
+
 bool shapes_equal(const struct shape *a, const struct shape *b) {
   if (a->rank < 0 || a->rank != b->rank) return false;
   for (int i = 0; i < a->rank; i++) {

@@ -45,6 +45,9 @@ struct constant value_constant(struct reader *reader, const OrtValueInfo *value)
 /* The one node that reads the value, or NULL where there are others or the graph returns it. */
 const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value);
 
+/* The node that makes the value, or NULL. */
+const OrtNode *value_producer(struct reader *reader, const OrtValueInfo *value);
+
 /* Whether two shapes are equal for every input. */
 bool shapes_equal(const struct shape *a, const struct shape *b);
 

@@ -82,7 +82,8 @@ typedef struct OrtApi {
   int (*HardwareDevice_Type)(const OrtHardwareDevice *);
   unused to_317[9];
   const OrtEpApi *(*GetEpApi)(void);
-  unused to_324[6];
+  unused to_323[5];
+  OrtStatus *(*ValueInfo_GetValueProducer)(const OrtValueInfo *, const OrtNode **, size_t *);
   OrtStatus *(*ValueInfo_GetValueNumConsumers)(const OrtValueInfo *, size_t *);
   OrtStatus *(*ValueInfo_GetValueConsumers)(const OrtValueInfo *, const OrtNode **, int64_t *, size_t);
   OrtStatus *(*ValueInfo_GetInitializerValue)(const OrtValueInfo *, const OrtValue **);
@@ -177,6 +178,7 @@ AT(OrtApi, GetValueInfoName, 289);
 AT(OrtApi, GetValueInfoTypeInfo, 290);
 AT(OrtApi, HardwareDevice_Type, 307);
 AT(OrtApi, GetEpApi, 317);
+AT(OrtApi, ValueInfo_GetValueProducer, 323);
 AT(OrtApi, ValueInfo_GetValueNumConsumers, 324);
 AT(OrtApi, ValueInfo_GetValueConsumers, 325);
 AT(OrtApi, ValueInfo_GetInitializerValue, 326);

@@ -6,11 +6,23 @@
 #include "isa.h"
 
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t i8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define LOAD(p) (*(const v8 *)(p))
 #define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
+
+/* Tiles are made of whole vectors, or of twice as many halves where registers hold four floats: the same memory. */
+#ifdef HALVES
+typedef v4 part;
+#define PART_SPLAT(x) ((v4){x, x, x, x})
+#define PARTS(n) (2 * (n))
+#else
+typedef v8 part;
+#define PART_SPLAT(x) SPLAT(x)
+#define PARTS(n) (n)
+#endif
+#define PART_LOAD(p) (*(const part *)(p))
+#define PART_BYTES ((ptrdiff_t)sizeof(part))
 
 /* EACH_n(F) is F(0) F(1) .. F(n-1): named variables stay in registers where arrays need not. */
 #define EACH_1(F) F(0)
@@ -28,13 +40,38 @@ typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 #define EACH_13(F) EACH_12(F) F(12)
 #define EACH_14(F) EACH_13(F) F(13)
 
-#define FROM_BIAS(i) v8 a##i = bias;
-#define FROM_SUMS(i) a##i = LOAD(sums + (i) * VECTOR_BYTES);
-#define CLEAR(i) v8 b##i = SPLAT(0.0f);
+/* EVERY_n goes over the parts of n vectors. */
+#ifdef HALVES
+#define EVERY_1 EACH_2
+#define EVERY_2 EACH_4
+#define EVERY_3 EACH_6
+#define EVERY_4 EACH_8
+#define EVERY_5 EACH_10
+#define EVERY_6 EACH_12
+#else
+#define EVERY_1 EACH_1
+#define EVERY_2 EACH_2
+#define EVERY_3 EACH_3
+#define EVERY_4 EACH_4
+#define EVERY_5 EACH_5
+#define EVERY_6 EACH_6
+#define EVERY_7 EACH_7
+#define EVERY_8 EACH_8
+#define EVERY_9 EACH_9
+#define EVERY_10 EACH_10
+#define EVERY_11 EACH_11
+#define EVERY_12 EACH_12
+#define EVERY_13 EACH_13
+#define EVERY_14 EACH_14
+#endif
+
+#define FROM_BIAS(i) part a##i = bias;
+#define FROM_SUMS(i) a##i = PART_LOAD(sums + (i) * PART_BYTES);
+#define CLEAR(i) part b##i = PART_SPLAT(0.0f);
 #define JOIN(i) a##i += b##i;
-#define ADD_RESIDUAL(i) a##i += LOAD(residual + (i) * VECTOR_BYTES);
+#define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + (i) * PART_BYTES);
 #define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
-#define STORE(i) *(v8 *)(output + (i) * VECTOR_BYTES) = a##i;
+#define STORE(i) *(part *)(output + (i) * PART_BYTES) = a##i;
 
 /* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
 #define TILE_FUNCTION(NAME, EACH, BODY)                                                \
@@ -42,12 +79,12 @@ typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
     const char *const input = job->input;                                              \
     const ptrdiff_t pitch = job->input_pitch;                                          \
     const struct tap *tap = job->taps;                                                 \
-    const v8 low = SPLAT(job->low), high = SPLAT(job->high);                           \
+    const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
     (void)pitch;                                                                       \
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
       const struct tap *const end = tap + job->rows[r].taps;                           \
-      const v8 bias = job->bias ? SPLAT(job->bias[channel]) : SPLAT(0.0f);             \
+      const part bias = job->bias ? PART_SPLAT(job->bias[channel]) : PART_SPLAT(0.0f);             \
       EACH(FROM_BIAS)                                                                  \
       if (!job->bias) {                                                                \
         const char *sums = job->sums + channel * job->sum_pitch;                       \
@@ -66,21 +103,21 @@ typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
     }                                                                                  \
   }
 
-#define ONE_ROW(i) a##i += weight * LOAD(p + (i) * VECTOR_BYTES);
+#define ONE_ROW(i) a##i += weight * PART_LOAD(p + (i) * PART_BYTES);
 #define SINGLE_BODY(EACH)                         \
   for (; tap < end; tap++) {                      \
-    const v8 weight = SPLAT(tap->weight);         \
+    const part weight = PART_SPLAT(tap->weight);         \
     const char *p = input + tap->offset;          \
     EACH(ONE_ROW)                                 \
   }
 
 /* Few vectors: a second set of sums, so that the additions of one do not wait for each other. */
-#define OTHER_ROW(i) b##i += other * LOAD(q + (i) * VECTOR_BYTES);
+#define OTHER_ROW(i) b##i += other * PART_LOAD(q + (i) * PART_BYTES);
 #define TWIN_BODY(EACH)                           \
   EACH(CLEAR)                                     \
   for (; end - tap >= 2; tap += 2) {              \
-    const v8 weight = SPLAT(tap[0].weight);       \
-    const v8 other = SPLAT(tap[1].weight);        \
+    const part weight = PART_SPLAT(tap[0].weight);       \
+    const part other = PART_SPLAT(tap[1].weight);        \
     const char *p = input + tap[0].offset;        \
     const char *q = input + tap[1].offset;        \
     EACH(ONE_ROW)                                 \
@@ -89,17 +126,17 @@ typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
   EACH(JOIN)                                      \
   SINGLE_BODY(EACH)
 
-#define SINGLE(n) TILE_FUNCTION(single_##n, EACH_##n, SINGLE_BODY)
-#define TWIN(n) TILE_FUNCTION(single_##n, EACH_##n, TWIN_BODY)
+#define SINGLE(n) TILE_FUNCTION(single_##n, EVERY_##n, SINGLE_BODY)
+#define TWIN(n) TILE_FUNCTION(single_##n, EVERY_##n, TWIN_BODY)
 
-#define TWO_ROWS(i, columns) a##i += weight * LOAD(p + ((i) / (columns)) * pitch + ((i) % (columns)) * VECTOR_BYTES);
+#define TWO_ROWS(i, columns) a##i += weight * PART_LOAD(p + ((i) / PARTS(columns)) * pitch + ((i) % PARTS(columns)) * PART_BYTES);
 #define PAIR_BODY(EACH)                           \
   for (; tap < end; tap++) {                      \
-    const v8 weight = SPLAT(tap->weight);         \
+    const part weight = PART_SPLAT(tap->weight);         \
     const char *p = input + tap->offset;          \
     EACH(PAIR_ROW)                                \
   }
-#define PAIR(n, twice) TILE_FUNCTION(pair_##n, EACH_##twice, PAIR_BODY)
+#define PAIR(n, twice) TILE_FUNCTION(pair_##n, EVERY_##twice, PAIR_BODY)
 
 TWIN(1) TWIN(2) TWIN(3) TWIN(4) SINGLE(5) SINGLE(6)
 #define PAIR_ROW(i) TWO_ROWS(i, 1)

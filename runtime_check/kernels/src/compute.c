@@ -65,7 +65,7 @@ static const char *resolve(const struct layer *layer, const struct tensor *x, in
   image[2] = x->sizes[3];
   y->sizes[1] = layer->out_channels;
   if (!layer_output(layer, image[1], image[2], &y->sizes[2], &y->sizes[3]))
-    return "image empty, smaller than the kernel, or too large";
+    return "image smaller than the kernel, or too large";
   return NULL;
 }
 

@@ -150,7 +150,7 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   if (!layer_output(layer, plan->height, plan->width, &plan->out_height, &plan->out_width))
     return "image smaller than the kernel, or too large";
   if (plan->batch > BYTE_LIMIT / 4 / (plan->out_height * plan->out_width) / layer->out_channels ||
-      plan->batch > BYTE_LIMIT / 4 / (plan->height * plan->width) / layer->in_channels)
+      plan->batch > BYTE_LIMIT / 4 / (plan->height * plan->width + 1) / layer->in_channels)
     return "tensor too large";
   choose_method(plan, layer);
   if (plan->method == DOT) return NULL;

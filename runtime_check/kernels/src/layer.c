@@ -95,7 +95,7 @@ void layer_release(struct layer *layer) {
 }
 
 bool layer_output(const struct layer *layer, int64_t height, int64_t width, int64_t *out_height, int64_t *out_width) {
-  if (!within(height, 1, POSITION_LIMIT) || !within(width, 1, POSITION_LIMIT)) return false;
+  if (!within(height, 0, POSITION_LIMIT) || !within(width, 0, POSITION_LIMIT)) return false;
   const int64_t spare[2] = {
       height + layer->pad[0] + layer->pad[2] - layer->dilation[0] * (layer->kernel[0] - 1) - 1,
       width + layer->pad[1] + layer->pad[3] - layer->dilation[1] * (layer->kernel[1] - 1) - 1,

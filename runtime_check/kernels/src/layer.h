@@ -62,7 +62,8 @@ void layer_release(struct layer *layer);
 /* Elements that are not zero (NaN is not), for `count` floats. */
 int64_t count_nonzeros(const float *values, int64_t count);
 
-/* Output height and width; false where the image is empty, too large or smaller than the kernel. */
+/* Output height and width; false where the image with its padding is smaller than the kernel, or too large. An image
+   without pixels may have padding enough. */
 bool layer_output(const struct layer *layer, int64_t height, int64_t width, int64_t *out_height, int64_t *out_width);
 
 #endif

@@ -1,5 +1,6 @@
 #include "match.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -132,6 +133,8 @@ static void join_bounds(struct reader *reader, const OrtNode *node, struct match
   if (node_is(reader, node, "Relu")) {
     low = 0;
   } else if (node_is(reader, node, "Clip")) {
+    low = -FLT_MAX; /* without bounds of its own, Clip keeps values finite */
+    high = FLT_MAX;
     attribute_float(reader, node, "min", &low);
     attribute_float(reader, node, "max", &high);
     if (count > 1 && !bound(reader, inputs[1], &low)) return;

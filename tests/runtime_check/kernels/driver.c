@@ -97,7 +97,7 @@ static void *run_case(void *argument) {
   const struct layer_spec *spec = one->spec;
   uint64_t *state = &one->state;
   const int64_t batch = between(state, 1, spec->linear ? 40 : 5);
-  int64_t height = spec->linear ? 1 : between(state, 1, 40), width = spec->linear ? 1 : between(state, 1, 40);
+  int64_t height = spec->linear ? 1 : between(state, 0, 40), width = spec->linear ? 1 : between(state, 1, 40);
   if (!spec->linear && next(state) % 3 == 0) height = width = between(state, 1, 4);
   int64_t out_height, out_width;
   const char *reason;

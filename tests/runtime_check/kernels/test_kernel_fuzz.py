@@ -14,11 +14,11 @@ SIZES = st.integers(0, 6)
 ODD = st.sampled_from([0, -1, 1 << 15, (1 << 15) + 1, 1 << 31, (1 << 31) + 1, 1 << 62, -(1 << 62)])
 
 
-def numbers(length: int, usual: st.SearchStrategy[int]) -> st.SearchStrategy[list[int] | None]:
-    """Mostly a list as it should be; sometimes one with an odd entry, of another length, or none."""
-    good = st.lists(usual, min_size=length, max_size=length)
+def numbers(length: int, usual: st.SearchStrategy[int], wild: bool) -> st.SearchStrategy[list[int] | None]:
+    """A list as it should be, or none; where `wild`, perhaps one with an odd entry or of another length."""
+    good = st.lists(usual, min_size=length, max_size=length) | st.none()
     odd = st.lists(usual | ODD, min_size=length, max_size=length)
-    return good | good | good | odd | st.lists(usual, min_size=1, max_size=length + 2) | st.none()
+    return good | odd | st.lists(usual, min_size=1, max_size=length + 2) if wild else good
 
 
 @st.composite
@@ -27,13 +27,14 @@ def convolutions(draw: st.DrawFn) -> tuple[bytes, list[np.ndarray]]:
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     weight = (rng.standard_normal(shape) * (rng.random(shape) < draw(st.sampled_from([0, 0.2, 1])))).astype(np.float32)
     if draw(st.integers(0, 9)) == 0:
-        weight.flat[0] = draw(st.sampled_from([np.nan, np.inf, 3e38, 1e-42]))
+        weight.flat[0] = draw(st.sampled_from([3e38, 1e-42]))
+    wild = draw(st.booleans())
     attributes: dict[str, Any] = {
-        "strides": draw(numbers(2, st.integers(1, 3))),
-        "dilations": draw(numbers(2, st.integers(1, 3))),
-        "pads": draw(numbers(4, st.integers(0, 3))),
-        "kernel_shape": draw(st.just(shape[2:]) | numbers(2, st.integers(1, 5))),
-        "group": draw(st.sampled_from([1, 1, 1, 1, 0, 2, -1, shape[0], 1 << 40])),
+        "strides": draw(numbers(2, st.integers(1, 3), wild)),
+        "dilations": draw(numbers(2, st.integers(1, 3), wild)),
+        "pads": draw(numbers(4, st.integers(0, 3), wild)),
+        "kernel_shape": draw(numbers(2, st.integers(1, 5), True) if wild else st.just(shape[2:])),
+        "group": draw(st.sampled_from([1, 0, 2, -1, shape[0], 1 << 40] if wild else [1, shape[0]])),
         "auto_pad": draw(st.sampled_from([None, None, None, "NOTSET", "VALID", "SAME_UPPER", "NONSENSE"])),
     }
     inputs, constants = ["x", "w"], {"w": weight}

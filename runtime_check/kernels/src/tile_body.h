@@ -73,6 +73,14 @@ typedef v8 part;
 #define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
 #define STORE(i) *(part *)(output + (i) * PART_BYTES) = a##i;
 
+enum { AHEAD = 2048, LINE = 64 }; /* bytes */
+
+/* Weights are read once and come from beyond the caches: ask for those some rows ahead, as many as this row has. */
+static inline __attribute__((always_inline)) void fetch(const struct tap *tap, const struct tap *end) {
+  const uintptr_t stop = (uintptr_t)end + AHEAD; /* numbers: pointers may not leave their array */
+  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE) __builtin_prefetch((const void *)ahead, 0, 0);
+}
+
 /* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
 #define TILE_FUNCTION(NAME, EACH, BODY)                                                \
   static void NAME(const struct tile_job *job) {                                       \
@@ -84,6 +92,7 @@ typedef v8 part;
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
       const struct tap *const end = tap + job->rows[r].taps;                           \
+      fetch(tap, end);                                                                 \
       const part bias = job->bias ? PART_SPLAT(job->bias[channel]) : PART_SPLAT(0.0f);             \
       EACH(FROM_BIAS)                                                                  \
       if (!job->bias) {                                                                \
@@ -184,6 +193,7 @@ static void narrow(const struct tile_job *job) {
   for (int64_t r = 0; r < job->row_count; r++) {
     const ptrdiff_t channel = job->rows[r].channel;
     const struct tap *const end = tap + job->rows[r].taps;
+    fetch(tap, end);
     v4 a = {0}, b = {0}, c = {0}, d = {0};
     if (job->bias) {
       const float bias = job->bias[channel];

@@ -69,10 +69,10 @@ def test_random_layers_are_those_of_plain_loops(tmp_path: Path) -> None:
 @pytest.mark.parametrize("instructions", ["best", "generic"])
 def test_no_access_outside_and_nothing_undefined(tmp_path: Path, instructions: str) -> None:
     program = build(tmp_path, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    drive(program, 5000, 1000, instructions, 1)
+    drive(program, 5000, 500, instructions, 1)
     drive(program, 9000, 50, instructions, 8)
 
 
 @pytest.mark.slow
 def test_no_races(tmp_path: Path) -> None:
-    drive(build(tmp_path, "-O1", "-fsanitize=thread"), 5000, 150, "best", 8)
+    drive(build(tmp_path, "-O1", "-fsanitize=thread"), 5000, 60, "best", 8)

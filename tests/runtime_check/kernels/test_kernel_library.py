@@ -14,8 +14,9 @@ import pytest
 from kernel_files import network, sparse
 from onnx import helper
 
-from runtime_check import CheckError, kernels, load
+from runtime_check import CheckError, bench, kernels, load
 from runtime_check.kernels import library, provider
+from runtime_check.tables import bench_text
 
 
 def write(path: Path) -> Path:
@@ -33,6 +34,19 @@ def test_load_hands_sparse_layers_over_and_tells(tmp_path: Path) -> None:
     plain = load(tmp_path / "m.onnx", threads=1, kernels=False)
     assert plain.get_providers() == ["CPUExecutionProvider"]
     assert kernels.layers(plain) == ()
+
+
+def test_bench_of_one_file_shows_what_the_kernels_bring(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    document = bench([path], seconds=0.05)
+    stock, ours = document["models"]
+    assert stock["file"] == f"{path} (stock onnxruntime)"
+    assert (ours["file"], ours["kernels"]["claimed"], stock["kernels"]["claimed"]) == (str(path), 1, 0)
+    assert stock["speedup"] is None
+    assert ours["speedup"] is not None
+    assert len(bench([path], seconds=0.05, kernels=False)["models"]) == 1
+    assert len(bench([path, path], seconds=0.05)["models"]) == 2
+    assert "sparse kernels run 1 of 1 layers" in bench_text(document)
 
 
 def test_two_lines_of_ones_own_are_enough(tmp_path: Path) -> None:
@@ -100,9 +114,11 @@ def test_unknown_releases_of_onnxruntime_are_refused_by_name(version: str) -> No
     def get_api(number):
         return ctypes.addressof(table) if number == 1 else 0
 
-    @ctypes.CFUNCTYPE(ctypes.c_char_p)
+    text = ctypes.create_string_buffer(version.encode())
+
+    @ctypes.CFUNCTYPE(ctypes.c_size_t)
     def get_version():
-        return version.encode()
+        return ctypes.addressof(text)
 
     base = (pointer * 2)(ctypes.cast(get_api, pointer), ctypes.cast(get_version, pointer))
     create = provider.library().CreateEpFactories

@@ -123,6 +123,17 @@ def test_concurrent_runs_of_different_shapes(threads: int) -> None:
         list(pool.map(work, range(6)))
 
 
+@pytest.mark.parametrize(("size", "channels"), [(7, 128), (28, 32), (4, 64), (2, 64)])
+def test_threads_do_not_change_a_bit(size: int, channels: int) -> None:
+    weight = sparse(RNG, channels, channels, 3, 3)
+    content = one_conv(["n", channels, size, size], weight, pads=[1] * 4)
+    one, two = (open_model(content, threads=threads) for threads in (1, 2))
+    x = RNG.standard_normal((3, channels, size, size)).astype(np.float32)
+    first = one(x=x)
+    for _ in range(4):  # the first run finds out that there are several threads, the next ones use it
+        np.testing.assert_array_equal(two(x=x), first)
+
+
 def test_other_types_stay_with_onnxruntime() -> None:
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],

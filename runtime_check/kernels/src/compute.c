@@ -150,7 +150,8 @@ static bool locate(struct reader *reader, const OrtNode *fused, const OrtValueIn
 }
 
 /* Find the claimed layer again in the graph that holds nothing else; NULL, or what is wrong with it. */
-static const char *rebuild(struct reader *reader, const OrtGraph *graph, const OrtNode *fused, struct compute *compute) {
+static const char *rebuild(struct reader *reader, const OrtGraph *graph, const OrtNode *fused,
+                           struct compute *compute) {
   const OrtNode *nodes[MATCH_NODES];
   const struct taken none = {NULL, 0};
   struct match match;

@@ -7,7 +7,7 @@
 #define OVERHEAD 0.035
 #define MARGIN 0.85 /* of onnxruntime's time, so that nothing becomes slower where these figures are a little off */
 
-/* Per value of a tensor: putting it into onnxruntime's layout or back; and writing it at all, where it exceeds caches. */
+/* Per value of a tensor: putting it into onnxruntime's layout or back; and writing it at all, beyond the caches. */
 #define RELAYOUT 0.077
 #define RELAYOUT_LARGE 0.35
 #define WRITE_LARGE 0.2

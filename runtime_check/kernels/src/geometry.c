@@ -70,7 +70,8 @@ static void lay_out_channels(struct plan *plan, const struct layer *layer) {
   plan->blocks = ceil_div(layer->in_channels, channels);
   plan->block_channels = ceil_div(layer->in_channels, plan->blocks);
   plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
-  if (plan->method != DIRECT && !plan->narrow) plan->pitch = best_pitch(pieces, count, plan->pitch, plan->block_channels);
+  if (plan->method != DIRECT && !plan->narrow)
+    plan->pitch = best_pitch(pieces, count, plan->pitch, plan->block_channels);
 }
 
 static void add_tiles(struct plan *plan, int64_t position, int rows, int64_t columns, int64_t widest) {

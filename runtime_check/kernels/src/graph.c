@@ -94,7 +94,8 @@ static void read_shape(struct reader *reader, const OrtTensorInfo *tensor, struc
   size_t rank = 0;
   if (!READ(GetTensorElementType(tensor, &type)) || type != ORT_FLOAT) return;
   if (!READ(GetDimensionsCount(tensor, &rank)) || rank > MAX_RANK) return;
-  if (!READ(GetDimensions(tensor, shape->sizes, rank)) || !READ(GetSymbolicDimensions(tensor, shape->names, rank))) return;
+  if (!READ(GetDimensions(tensor, shape->sizes, rank))) return;
+  if (!READ(GetSymbolicDimensions(tensor, shape->names, rank))) return;
   shape->rank = (int)rank;
 }
 
@@ -102,8 +103,8 @@ struct shape value_shape(struct reader *reader, const OrtValueInfo *value) {
   struct shape shape = {.rank = -1};
   const OrtTypeInfo *type = NULL;
   const OrtTensorInfo *tensor = NULL;
-  if (value && READ(GetValueInfoTypeInfo(value, &type)) && type && READ(CastTypeInfoToTensorInfo(type, &tensor)) && tensor)
-    read_shape(reader, tensor, &shape);
+  if (!value || !READ(GetValueInfoTypeInfo(value, &type)) || !type) return shape;
+  if (READ(CastTypeInfoToTensorInfo(type, &tensor)) && tensor) read_shape(reader, tensor, &shape);
   return shape;
 }
 

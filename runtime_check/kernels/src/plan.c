@@ -25,7 +25,8 @@ static struct plan *plan_create(const struct layer *layer, int64_t batch, int64_
   plan->height = height;
   plan->width = width;
   const char *wrong = geometry_choose(plan, layer);
-  if (!wrong && plan->method != DOT && !(weights_arrange(plan, layer) && pack_prepare(plan, layer))) wrong = "out of memory";
+  if (!wrong && plan->method != DOT && !(weights_arrange(plan, layer) && pack_prepare(plan, layer)))
+    wrong = "out of memory";
   if (wrong) {
     *reason = wrong;
     plan_release(plan);
@@ -55,7 +56,8 @@ static void keep(struct layer *layer, struct plan *plan) {
       oldest = i;
       break;
     }
-    if (layer->plans[i]->references == 0 && (oldest < 0 || layer->plans[i]->used < layer->plans[oldest]->used)) oldest = i;
+    if (layer->plans[i]->references > 0) continue;
+    if (oldest < 0 || layer->plans[i]->used < layer->plans[oldest]->used) oldest = i;
   }
   if (oldest < 0) return;
   plan_release(layer->plans[oldest]);

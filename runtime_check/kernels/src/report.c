@@ -50,8 +50,8 @@ void report_layer(uint64_t id, const char *operator, int64_t nonzeros, int64_t w
                   const char *name) {
   char line[LINE];
   if (id == 0) return;
-  const int prefix = snprintf(line, sizeof line, "%.32s\t%" PRId64 "\t%" PRId64 "\t%.160s\t", operator, nonzeros, weights,
-                              reason ? reason : "");
+  const int prefix = snprintf(line, sizeof line, "%.32s\t%" PRId64 "\t%" PRId64 "\t%.160s\t", operator, nonzeros,
+                              weights, reason ? reason : "");
   if (prefix < 0 || prefix >= LINE) return;
   size_t end = (size_t)prefix;
   for (; *name && end < LINE - 1; name++) line[end++] = (unsigned char)*name < ' ' ? '?' : *name;

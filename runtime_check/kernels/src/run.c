@@ -12,7 +12,7 @@ struct pass {
   struct workspace *workspace;
   const struct threads *threads;
   pthread_t caller;
-  int64_t image, first_image;
+  int64_t image;
   int64_t chunks; /* ranges of output channels that are tasks of their own */
 };
 
@@ -83,7 +83,7 @@ static void tile_task(void *data, size_t i) {
   watch(pass);
   const int64_t chunk = (int64_t)i % pass->chunks, rest = (int64_t)i / pass->chunks;
   const struct tile *tile = &plan->tiles[rest % plan->tile_count];
-  const int64_t image = pass->first_image + rest / plan->tile_count;
+  const int64_t image = pass->image + rest / plan->tile_count;
   if (pass->chunks == 1)
     run_tile(pass, tile, image, 0, plan->chunks);
   else
@@ -117,12 +117,12 @@ static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t
 
 void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
                 struct workspace *workspace, const struct threads *threads) {
-  struct pass pass = {layer, plan, x, residual, y, workspace, threads, pthread_self(), 0, 0, 1};
+  struct pass pass = {layer, plan, x, residual, y, workspace, threads, pthread_self(), 0, 1};
   if (plan->method == DOT) return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS);
   if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
   if (plan->method == DIRECT) return each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks);
   for (int64_t image = 0; image < plan->images; image++) {
-    pass.image = pass.first_image = image;
+    pass.image = image;
     const int64_t inputs = layer->linear ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
                                          : layer->in_channels;
     void *error = each(&pass, pack_task, inputs);

@@ -78,7 +78,8 @@ enum { AHEAD = 2048, LINE = 64 }; /* bytes */
 /* Weights are read once and come from beyond the caches: ask for those some rows ahead, as many as this row has. */
 static inline __attribute__((always_inline)) void fetch(const struct tap *tap, const struct tap *end) {
   const uintptr_t stop = (uintptr_t)end + AHEAD; /* numbers: pointers may not leave their array */
-  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE) __builtin_prefetch((const void *)ahead, 0, 0);
+  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE)
+    __builtin_prefetch((const void *)ahead, 0, 0);
 }
 
 /* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
@@ -138,7 +139,8 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
 #define SINGLE(n) TILE_FUNCTION(single_##n, EVERY_##n, SINGLE_BODY)
 #define TWIN(n) TILE_FUNCTION(single_##n, EVERY_##n, TWIN_BODY)
 
-#define TWO_ROWS(i, columns) a##i += weight * PART_LOAD(p + ((i) / PARTS(columns)) * pitch + ((i) % PARTS(columns)) * PART_BYTES);
+#define TWO_ROWS(i, columns) \
+  a##i += weight * PART_LOAD(p + ((i) / PARTS(columns)) * pitch + ((i) % PARTS(columns)) * PART_BYTES);
 #define PAIR_BODY(EACH)                           \
   for (; tap < end; tap++) {                      \
     const part weight = PART_SPLAT(tap->weight);         \

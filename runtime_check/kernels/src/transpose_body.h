@@ -70,7 +70,8 @@ static void interleave(const struct interleave_job *job) {
     int64_t count = job->width - x < job->columns - q ? job->width - x : job->columns - q;
     count = count < LANES_PER_VECTOR ? count : LANES_PER_VECTOR;
     v8 m[LANES_PER_VECTOR];
-    for (int l = 0; l < LANES_PER_VECTOR; l++) m[l] = job->rows[l] ? load_some(job->rows[l] + x, count, job->end) : zero;
+    for (int l = 0; l < LANES_PER_VECTOR; l++)
+      m[l] = job->rows[l] ? load_some(job->rows[l] + x, count, job->end) : zero;
     transpose(m);
     if (job->stride == 1) {
       if (count == LANES_PER_VECTOR) {
@@ -94,7 +95,8 @@ static void separate(const struct separate_job *job) {
   for (int64_t x = 0; x < job->columns; x += LANES_PER_VECTOR) {
     const int64_t count = job->columns - x < LANES_PER_VECTOR ? job->columns - x : LANES_PER_VECTOR;
     v8 m[LANES_PER_VECTOR];
-    for (int i = 0; i < LANES_PER_VECTOR; i++) m[i] = i < count ? LOAD(job->input + (x + i) * VECTOR_BYTES) : SPLAT(0.0f);
+    for (int i = 0; i < LANES_PER_VECTOR; i++)
+      m[i] = i < count ? LOAD(job->input + (x + i) * VECTOR_BYTES) : SPLAT(0.0f);
     transpose(m);
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
       if (!job->rows[l]) continue;

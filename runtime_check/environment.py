@@ -33,6 +33,8 @@ def describe() -> dict[str, Any]:
     import numpy
     import onnxruntime
 
+    from runtime_check import kernels
+
     facts = _cpuinfo()
     return {
         "cpu": facts.get("model name") or platform.processor() or None,
@@ -49,6 +51,7 @@ def describe() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "onnxruntime": onnxruntime.__version__,
         "providers": list(onnxruntime.get_available_providers()),
+        "sparse_kernels": str(kernels.status()),
     }
 
 

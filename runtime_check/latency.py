@@ -14,6 +14,7 @@ from runtime_check.environment import available_cores, business, describe
 from runtime_check.errors import CheckError, one_line
 from runtime_check.feeds import Feed, random_feed
 from runtime_check.figures import Figures, Latency, Speedup, summarise
+from runtime_check.kernels import report
 from runtime_check.session import load, measuring_time, thread_count
 from runtime_check.timing import Runner, take_turns
 
@@ -96,9 +97,12 @@ def bench(
 ) -> dict[str, Any]:
     """Measure any number of ONNX files round-robin on random inputs; the first is the baseline of the others.
 
+    A single file of which sparse kernels run a layer is measured twice, first without them, as the baseline.
+
     Arguments and errors are those of `compare`; `seconds` is for all files together. Returns a document of
     plain JSON types: {"schema", "threads", "seconds", "models": [{"file", "size_bytes", "inputs",
-    "latency_ms": {median, p10, p90, runs, threads, calls_per_sample}, "speedup": {...} | null}],
+    "latency_ms": {median, p10, p90, runs, threads, calls_per_sample}, "speedup": {...} | null,
+    "kernels": {claimed, layers}}],
     "environment", "warnings"}; `speedup` is null for the baseline.
     """
     if isinstance(paths, str | os.PathLike) or not paths:
@@ -106,17 +110,23 @@ def bench(
     threads, seconds = thread_count(threads), measuring_time(seconds)
     environment = describe()
     runners = [_runner(path, "", threads, None, shapes, kernels, seed) for path in paths]
+    names = [one_line(path) for path in paths]
+    if len(runners) == 1 and any(layer.claimed for layer in report.layers(runners[0].session)):
+        # One file alone is compared with itself: what the kernels bring.
+        runners.insert(0, _runner(paths[0], "", threads, None, shapes, False, seed))
+        paths, names = [*paths, *paths], [f"{names[0]} (stock onnxruntime)", *names]
     figures = _measure(runners, threads, seconds, seed)
     speedups = [None, *figures.speedups]
     models = [
         {
-            "file": one_line(path),
+            "file": name,
             "size_bytes": Path(path).stat().st_size,
             "inputs": {one_line(name): list(value.shape) for name, value in runner.feed.items()},
             "latency_ms": latency.to_json(),
             "speedup": speedup.to_json() if speedup else None,
+            "kernels": report.summary(report.layers(runner.session)),
         }
-        for path, runner, latency, speedup in zip(paths, runners, figures.latencies, speedups, strict=True)
+        for path, name, runner, latency, speedup in zip(paths, names, runners, figures.latencies, speedups, strict=True)
     ]
     return {
         "schema": 1,

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from runtime_check.errors import CheckError, one_line
+from runtime_check.kernels import provider, report
 
 # Everything onnxruntime would log is raised as well; its own coloured lines would only double the message.
 _FATAL_ONLY = 4
@@ -28,8 +29,8 @@ def load(
     Args:
         path: the file. External data is read from the same folder only (onnxruntime refuses other places).
         threads: threads of one operator; None leaves the choice to onnxruntime (one per physical core).
-        kernels: use the plug-in execution provider with sparse kernels where one is installed. This version
-            knows of none, so both values give stock onnxruntime; the argument keeps calling code stable.
+        kernels: let our execution provider run the layers whose weights are sparse enough to gain by it
+            (`runtime_check.kernels`); where it is not built or onnxruntime is too old, all run as without it.
         spinning: whether idle threads of the pool spin while they wait. Timing two sessions in one process
             needs False: the idle pool of one would take the cores of the other.
 
@@ -114,17 +115,25 @@ def _options(threads: int | None, spinning: bool) -> ort.SessionOptions:
     return options
 
 
-def _providers(kernels: bool) -> Sequence[str]:
-    """Execution providers in order of preference: the seam where a sparse-kernel plug-in goes in front."""
-    del kernels  # no plug-in provider is known to this version
-    return ["CPUExecutionProvider"]
-
-
 def _open(model: str | bytes, name: str, options: ort.SessionOptions, kernels: bool) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(model, sess_options=options, providers=_providers(kernels))
+        if kernels and provider.status().available:
+            return _open_with_kernels(model, options)
+        return ort.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise CheckError(f"{name} is not a usable ONNX file: {_reason(error)}") from error
+
+
+def _open_with_kernels(model: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    number = report.number()
+    provider.add_to(options, report=str(number))
+    try:
+        session = ort.InferenceSession(model, sess_options=options)
+    except Exception:
+        report.read(number)  # forget it
+        raise
+    report.keep(session, number)
+    return session
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,7 @@ def verify_text(document: dict[str, Any]) -> str:
         [
             table(["", "dense.onnx", "model.onnx", ""], rows),
             "",
+            f"model.onnx: {_kernels(document)}",
             *gates,
             *_warnings(document["verdict"]["warnings"]),
             "",
@@ -94,6 +96,7 @@ def bench_text(document: dict[str, Any]) -> str:
             "",
             f"{_threads(document['threads'])} on {environment['cpu'] or 'an unnamed CPU'}, "
             f"onnxruntime {environment['onnxruntime']}",
+            *(f"{model['file']}: {_kernels(model)}" for model in document["models"]),
             *_warnings(document["warnings"]),
         ]
     )
@@ -116,6 +119,16 @@ def _count(count: float | None) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "unknown" if fraction is None else percent_text(fraction)
+
+
+def _kernels(entry: dict[str, Any]) -> str:
+    """How many layers the sparse kernels run, and the commonest reasons why not the others."""
+    found = entry["kernels"]["layers"]
+    if not found:
+        return "no layer was offered to sparse kernels"
+    others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common(3)
+    why = "; ".join(f"{count} {reason}" for reason, count in others)
+    return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"
 
 
 def _threads(count: int) -> str:

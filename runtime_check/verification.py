@@ -18,6 +18,7 @@ from runtime_check.bundle import BASELINE, MODEL, Bundle, read_bundle
 from runtime_check.environment import business, describe
 from runtime_check.errors import CheckError
 from runtime_check.feeds import check_samples, sample_input
+from runtime_check.kernels import report
 from runtime_check.latency import compare
 from runtime_check.parity import Parity, check_parity
 from runtime_check.session import load_bytes, measuring_time, thread_count
@@ -126,6 +127,7 @@ def verify(
         "parity": parity.to_json(),
         "accuracy": accuracy.to_json(source),
         "stages": [],
+        "kernels": report.summary(report.layers(model)),
         "environment": environment,
         "recipe": content.manifest.get("recipe"),
         "verdict": judge(limits, parity=parity, accuracy=accuracy, latency=first, warnings=warnings),

@@ -1,0 +1,151 @@
+"""Whole networks with and without the sparse kernels: python benchmarks/networks.py --network resnet50 --sparsity 0.9
+
+torchvision architectures and VGG-16 for CIFAR, random weights, uniformly random masks of equal density in every
+convolution and linear layer but the first convolution (and depthwise ones, whose few weights stay). Every timing is a
+process of its own, engine after engine, round after round: idle thread pools of one engine would take the cores of the
+other. Batch 1 unless --batch says otherwise. A row gives the median over rounds of each engine's median latency, and
+the median, smallest and largest of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+ENGINES = ("onnxruntime", "kernels", "openvino", "deepsparse")
+NETWORKS = ("resnet50", "resnet18", "vgg16_cifar", "mobilenet_v2")
+
+
+def write(network: str, sparsity: float, path: Path) -> None:
+    """Export the network with its masks applied."""
+    import torch
+    from torch import nn
+
+    from compress_then_export.models import build
+    from compress_then_export.vision import torchvision
+    from exporters import export
+
+    torch.manual_seed(0)
+    cifar = network == "vgg16_cifar"
+    model = build("builtin:vgg16") if cifar else getattr(torchvision.models, network)()
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    masked = [m for m in layers[1:] if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    with torch.no_grad():
+        for layer in masked:
+            layer.weight *= torch.rand(layer.weight.shape) >= sparsity
+    size = 32 if cifar else 224
+    export(model.eval(), torch.randn(2, 3, size, size), path, encoding="dense")
+
+
+def measure(path: Path, engine: str, threads: int, batch: int, seconds: float) -> dict[str, Any]:
+    """Latencies of one engine in this process: median in ms, and the layers that the kernels ran."""
+    import numpy as np
+    import onnxruntime as ort
+
+    shape = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()[0].shape
+    x = np.random.default_rng(0).standard_normal([batch, *shape[1:]]).astype(np.float32)
+    claimed = 0
+    if engine in ("onnxruntime", "kernels"):
+        from runtime_check import kernels, load
+
+        session = load(path, threads=threads, kernels=engine == "kernels")
+        claimed = sum(layer.claimed for layer in kernels.layers(session))
+        name = session.get_inputs()[0].name
+
+        def call() -> None:
+            session.run(None, {name: x})
+
+    elif engine == "openvino":
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        model.reshape({model.input(0): list(x.shape)})
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+        def call() -> None:
+            request.infer([x])
+
+    else:
+        import deepsparse
+
+        compiled = deepsparse.compile_model(str(path), batch_size=batch, num_cores=threads)
+
+        def call() -> None:
+            compiled.run([x])
+
+    for _ in range(3):
+        call()
+    samples = []
+    end = time.perf_counter() + seconds
+    while len(samples) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        samples.append(1e3 * (time.perf_counter() - start))
+    return {"ms": statistics.median(samples), "claimed": claimed}
+
+
+@click.command(help=__doc__)
+@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
+@click.option("--sparsity", type=click.FloatRange(0, 1), multiple=True, default=(0.8, 0.9, 0.95), show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Measuring time in each process.")
+@click.option("--engine", "engines", type=click.Choice(ENGINES[2:]), multiple=True, help="Others to measure beside.")
+@click.option("--worker", nargs=2, hidden=True)
+def main(
+    networks: tuple[str, ...],
+    sparsity: tuple[float, ...],
+    threads: int,
+    batch: int,
+    rounds: int,
+    seconds: float,
+    engines: tuple[str, ...],
+    worker: tuple[str, str] | None,
+) -> None:
+    if worker:
+        print(json.dumps(measure(Path(worker[0]), worker[1], threads, batch, seconds)))
+        return
+    for engine in engines:
+        if find_spec(engine) is None:
+            raise click.UsageError(f"{engine} is not installed")
+    chosen = (*ENGINES[:2], *engines)
+    print(f"{threads} thread(s), batch {batch}, {rounds} rounds\n")
+    print("| network | sparsity | claimed |" + "".join(f" {engine} ms |" for engine in chosen) + " speed-up |")
+    print("|---|--:|--:|" + "--:|" * len(chosen) + "--:|")
+    for network in networks:
+        for share in sparsity:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                write(network, share, path)
+                found: dict[str, list[float]] = {engine: [] for engine in chosen}
+                claimed = 0
+                for _ in range(rounds):
+                    for engine in chosen:
+                        options = ["--threads", threads, "--batch", batch, "--seconds", seconds]
+                        command = [sys.executable, __file__, "--worker", path, engine, *options]
+                        output = subprocess.run(
+                            list(map(str, command)), capture_output=True, text=True, check=True
+                        ).stdout
+                        result = json.loads(output.splitlines()[-1])
+                        found[engine].append(result["ms"])
+                        claimed = max(claimed, result["claimed"])
+            ratios = [a / b for a, b in zip(found["onnxruntime"], found["kernels"], strict=True)]
+            times = "".join(f" {statistics.median(found[engine]):.2f} |" for engine in chosen)
+            spread = f"{statistics.median(ratios):.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
+            print(f"| {network} | {share:.0%} | {claimed} |{times} {spread} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

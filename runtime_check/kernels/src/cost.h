@@ -1,0 +1,18 @@
+/* Whether a layer is quicker with these kernels than in onnxruntime. */
+#ifndef SPARSE_COST_H
+#define SPARSE_COST_H
+
+#include "isa.h"
+#include "layer.h"
+
+/* What surrounds a layer: grouped convolutions stay with onnxruntime, which keeps images in a layout of its own. */
+struct surroundings {
+  bool grouped_before, grouped_after;
+  int64_t positions; /* output pixels of a batch of one, 0 where they are not known */
+};
+
+/* NULL, or why onnxruntime keeps a layer with so many non-zeros. */
+const char *cost_objection(const struct layer_spec *spec, const struct surroundings *around, int64_t nonzeros,
+                           const struct isa *isa);
+
+#endif

@@ -1,0 +1,171 @@
+#include "geometry.h"
+
+#include <stdlib.h>
+
+#include "cache_sets.h"
+
+enum {
+  NARROW = 4,           /* positions that half a vector holds */
+  BLOCK_BYTES = 26624,  /* input of one tile and one block of channels: what a 32 KiB first-level cache keeps */
+  SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
+  LEAST_ROWS = 5,       /* fewer output rows leave most of eight groups empty */
+  SHORT_ROW = 12,       /* non-zeros of an output channel in one block that pay for loading and storing its sums */
+  STRETCH = 4           /* a block grows at most so far beyond the cache to have them */
+};
+#define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static bool pointwise(const struct layer *layer) {
+  return layer->taps == 1 && layer->stride[0] == 1 && layer->stride[1] == 1 && layer->pad[0] == 0 &&
+         layer->pad[1] == 0 && layer->pad[2] == 0 && layer->pad[3] == 0;
+}
+
+int64_t geometry_tap(const struct plan *plan, const struct layer *layer, int64_t tap) {
+  if (plan->method == LANES) {
+    const int64_t y = tap / layer->kernel[1] * layer->dilation[0], x = tap % layer->kernel[1] * layer->dilation[1];
+    return y * plan->row_bytes + (x % layer->stride[1] * plan->phase + x / layer->stride[1]) * VECTOR_BYTES;
+  }
+  return plan->method == COLUMNS ? tap * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES) : 0;
+}
+
+/* The pieces of one channel that the widest tile reads, and their bytes together. */
+static int64_t touched(const struct plan *plan, const struct layer *layer, struct piece pieces[PIECES], int *count) {
+  const struct tile *tile = &plan->tiles[0];
+  int64_t bytes = 0;
+  *count = 0;
+  if (plan->method != LANES) {
+    for (int64_t tap = 0; tap < layer->taps && *count < PIECES; tap++)
+      pieces[(*count)++] = (struct piece){geometry_tap(plan, layer, tap), tile->columns * VECTOR_BYTES};
+    return layer->taps * tile->columns * VECTOR_BYTES;
+  }
+  const int64_t width = (tile->columns + (layer->kernel[1] - 1) * layer->dilation[1] / layer->stride[1]) * VECTOR_BYTES;
+  const int64_t phases = least(layer->stride[1], layer->kernel[1]);
+  for (int row = 0; row < tile->rows; row++)
+    for (int64_t tap = 0; tap < layer->kernel[0]; tap++) {
+      const int64_t y = row * layer->stride[0] + tap * layer->dilation[0];
+      if (row > 0 && y % layer->dilation[0] == 0 && y / layer->dilation[0] < layer->kernel[0]) continue; /* row 0's */
+      for (int64_t phase = 0; phase < phases; phase++) {
+        bytes += width;
+        if (*count < PIECES)
+          pieces[(*count)++] = (struct piece){y * plan->row_bytes + phase * plan->phase * VECTOR_BYTES, width};
+      }
+    }
+  return bytes;
+}
+
+/* How many input channels make a block, and the distance of channels that spreads a block over the cache. */
+static void lay_out_channels(struct plan *plan, const struct layer *layer) {
+  struct piece pieces[PIECES];
+  int count;
+  const int64_t bytes = touched(plan, layer, pieces, &count);
+  const double per_channel = (double)layer->nonzeros / (double)(layer->in_channels * layer->out_channels);
+  int64_t channels = BLOCK_BYTES / bytes;
+  /* Very sparse layers: longer rows from the second-level cache beat short ones from the first. */
+  const int64_t wanted = per_channel > 0 ? (int64_t)least(1 << 24, (int64_t)(SHORT_ROW / per_channel) + 1) : 1 << 24;
+  if (channels < wanted) channels = least(wanted, STRETCH * channels);
+  if (channels < 1) channels = 1;
+  channels = least(channels, layer->in_channels);
+  plan->blocks = ceil_div(layer->in_channels, channels);
+  plan->block_channels = ceil_div(layer->in_channels, plan->blocks);
+  plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
+  if (plan->method != DIRECT && !plan->narrow)
+    plan->pitch = best_pitch(pieces, count, plan->pitch, plan->block_channels);
+}
+
+static void add_tiles(struct plan *plan, int64_t position, int rows, int64_t columns, int64_t widest) {
+  const int64_t pieces = ceil_div(columns, widest);
+  for (int64_t i = 0, x = 0; i < pieces; i++) {
+    const int64_t next = columns * (i + 1) / pieces;
+    struct tile *tile = &plan->tiles[plan->tile_count++];
+    *tile = (struct tile){.position = position, .column = x, .rows = rows, .columns = (int32_t)(next - x)};
+    x = next;
+  }
+}
+
+/* Cut the output positions into register tiles, the widest first. */
+static const char *cut(struct plan *plan, const struct layer *layer) {
+  const int64_t widest = layer->isa->max_tile;
+  const int64_t rows = plan->method == LANES ? plan->group_rows : 1;
+  const int64_t columns = plan->method == LANES ? plan->out_width : plan->vectors;
+  plan->tiles = calloc((size_t)(rows * (ceil_div(columns, widest / 2) + 1)), sizeof *plan->tiles);
+  if (!plan->tiles) return "out of memory";
+  int64_t row = 0;
+  for (; row + 1 < rows; row += 2) add_tiles(plan, row, 2, columns, widest / 2);
+  for (; row < rows; row++) add_tiles(plan, row, 1, columns, widest);
+  for (int64_t i = 0; i < plan->tile_count; i++) {
+    struct tile *tile = &plan->tiles[i];
+    if (plan->method == LANES) {
+      tile->input = tile->position * layer->stride[0] * plan->row_bytes + tile->column * VECTOR_BYTES;
+    } else {
+      tile->input = tile->column * VECTOR_BYTES;
+      tile->position = tile->column * LANES_PER_VECTOR;
+    }
+  }
+  return NULL;
+}
+
+static void choose_method(struct plan *plan, const struct layer *layer) {
+  const int64_t pixels = plan->out_height * plan->out_width;
+  const bool spanning = layer->linear || (plan->batch > 1 && pixels <= SPANNING);
+  plan->images = spanning ? 1 : plan->batch;
+  plan->positions = spanning ? plan->batch * pixels : pixels;
+  plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
+  plan->method = COLUMNS;
+  if (layer->linear && plan->batch == 1) {
+    plan->method = DOT;
+  } else if (pointwise(layer) && !spanning && pixels % LANES_PER_VECTOR == 0) {
+    plan->pitch = pixels * (int64_t)sizeof(float);
+    plan->method = spreads(plan->pitch, least(plan->vectors, layer->isa->max_tile)) ? DIRECT : COLUMNS;
+  } else if (layer->taps > 1) {
+    const int64_t copied = layer->in_channels * layer->taps * plan->vectors * VECTOR_BYTES;
+    if ((plan->out_height >= LEAST_ROWS && pixels > NARROW) || copied > COPY_LIMIT) plan->method = LANES;
+  }
+  if (plan->method == LANES) { /* every image has rows of its own */
+    plan->images = plan->batch;
+    plan->positions = pixels;
+  }
+}
+
+static const char *lay_out(struct plan *plan, const struct layer *layer) {
+  plan->narrow = plan->method == COLUMNS && plan->positions <= NARROW;
+  if (plan->method == COLUMNS) {
+    plan->pitch = layer->taps * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES);
+  } else if (plan->method == LANES) {
+    plan->group_rows = ceil_div(plan->out_height, LANES_PER_VECTOR);
+    plan->packed_rows = (plan->group_rows - 1) * layer->stride[0] + (layer->kernel[0] - 1) * layer->dilation[0] + 1;
+    plan->packed_columns =
+        (plan->out_width - 1) * layer->stride[1] + (layer->kernel[1] - 1) * layer->dilation[1] + 1;
+    plan->phase = ceil_div(plan->packed_columns, layer->stride[1]);
+    plan->row_bytes = plan->phase * layer->stride[1] * VECTOR_BYTES;
+    if (plan->packed_rows > BYTE_LIMIT / plan->row_bytes) return "image too large";
+    plan->pitch = plan->packed_rows * plan->row_bytes;
+  }
+  if (plan->pitch > INT32_MAX / 4) return "image too large";
+  return NULL;
+}
+
+const char *geometry_choose(struct plan *plan, const struct layer *layer) {
+  if (plan->batch < 1 || plan->batch > POSITION_LIMIT) return "batch out of range";
+  if (!layer_output(layer, plan->height, plan->width, &plan->out_height, &plan->out_width))
+    return "image smaller than the kernel, or too large";
+  if (plan->batch > BYTE_LIMIT / 4 / (plan->out_height * plan->out_width) / layer->out_channels ||
+      plan->batch > BYTE_LIMIT / 4 / (plan->height * plan->width + 1) / layer->in_channels)
+    return "tensor too large";
+  choose_method(plan, layer);
+  if (plan->method == DOT) return NULL;
+  const char *reason = lay_out(plan, layer);
+  if (reason || (reason = cut(plan, layer))) return reason;
+  lay_out_channels(plan, layer);
+  while (plan->block_channels > 1 && plan->block_channels * plan->pitch > INT32_MAX) {
+    plan->block_channels = ceil_div(plan->block_channels, 2);
+    plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
+  }
+  if (plan->method != DIRECT) {
+    if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
+    plan->packed_bytes = plan->pitch * layer->in_channels;
+  }
+  plan->sum_bytes = layer->out_channels * layer->isa->max_tile * VECTOR_BYTES;
+  return NULL;
+}

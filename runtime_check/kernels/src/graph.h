@@ -1,0 +1,54 @@
+/* Reading onnxruntime's graph: the first error is kept, later reads then give nothing. */
+#ifndef SPARSE_GRAPH_H
+#define SPARSE_GRAPH_H
+
+#include "ort_abi.h"
+
+enum { MAX_RANK = 8, MAX_INPUTS = 8 };
+
+struct reader {
+  const OrtApi *api;
+  OrtStatus *error;
+};
+
+struct shape {
+  int rank;                /* -1 where unknown, or not a float tensor of at most MAX_RANK axes */
+  int64_t sizes[MAX_RANK]; /* -1 where free */
+  const char *names[MAX_RANK]; /* of free sizes; "" where they have none */
+};
+
+struct constant {
+  const float *values; /* NULL where the value is not a constant float tensor */
+  struct shape shape;
+  int64_t count;
+};
+
+/* Whether the node is ONNX's own operator `name`. */
+bool node_is(struct reader *reader, const OrtNode *node, const char *name);
+const char *node_operator(struct reader *reader, const OrtNode *node);
+/* The node's name, or that of its first output where it has none. */
+const char *node_name(struct reader *reader, const OrtNode *node);
+/* Inputs of the node, NULL where left out; returns their number, or 0 where there are more than MAX_INPUTS. */
+size_t node_inputs(struct reader *reader, const OrtNode *node, const OrtValueInfo *inputs[MAX_INPUTS]);
+/* The node's only output, or NULL. */
+const OrtValueInfo *node_output(struct reader *reader, const OrtNode *node);
+
+/* Attributes; false where the attribute is missing or of another type. `*count` holds the room and the number found. */
+bool attribute_ints(struct reader *reader, const OrtNode *node, const char *name, int64_t *values, size_t *count);
+bool attribute_int(struct reader *reader, const OrtNode *node, const char *name, int64_t *value);
+bool attribute_float(struct reader *reader, const OrtNode *node, const char *name, float *value);
+bool attribute_is(struct reader *reader, const OrtNode *node, const char *name, const char *text);
+
+const char *value_name(struct reader *reader, const OrtValueInfo *value);
+struct shape value_shape(struct reader *reader, const OrtValueInfo *value);
+struct constant value_constant(struct reader *reader, const OrtValueInfo *value);
+/* The one node that reads the value, or NULL where there are others or the graph returns it. */
+const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value);
+
+/* The node that makes the value, or NULL. */
+const OrtNode *value_producer(struct reader *reader, const OrtValueInfo *value);
+
+/* Whether two shapes are equal for every input. */
+bool shapes_equal(const struct shape *a, const struct shape *b);
+
+#endif

@@ -1,0 +1,12 @@
+#include "isa.h"
+
+#include <string.h>
+
+const struct isa *isa_select(const char *limit) {
+  if (limit && strcmp(limit, "generic") == 0) return &isa_generic;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &isa_avx2;
+#endif
+  return &isa_generic;
+}

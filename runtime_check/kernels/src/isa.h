@@ -1,0 +1,79 @@
+/* What differs between instruction sets: the inner kernels and the copies that transpose. */
+#ifndef SPARSE_ISA_H
+#define SPARSE_ISA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LANES_PER_VECTOR = 8, VECTOR_BYTES = 32 };
+
+/* One non-zero weight: its value, and the bytes from the block's first vector to the vector it multiplies. */
+struct tap {
+  float weight;
+  int32_t offset;
+};
+
+/* One output channel inside one block of input channels. */
+struct row {
+  int32_t channel;
+  int32_t taps;
+};
+
+/* One register tile of output positions for a range of output channels and one block of input channels. */
+struct tile_job {
+  const char *input;      /* first vector of the tile in the block */
+  ptrdiff_t input_pitch;  /* bytes from the first tile row to the second */
+  const struct tap *taps; /* the taps of all rows, one after the other */
+  const struct row *rows;
+  int64_t row_count;
+  const float *bias;   /* starts the sums where not NULL, otherwise they continue from `sums` */
+  const char *sums;    /* partial sums of channel 0 */
+  ptrdiff_t sum_pitch; /* bytes from one channel to the next */
+  char *output;
+  ptrdiff_t output_pitch;
+  const char *residual; /* added at the end where not NULL */
+  ptrdiff_t residual_pitch;
+  float low, high;
+  int finish; /* last block: residual and bounds are applied */
+};
+
+typedef void (*tile_function)(const struct tile_job *);
+
+/* Eight rows of one image interleaved: element l of output vector q is rows[l][q - left], 0 outside or where NULL.
+   Column q lies at vector (q % stride) * phase + q / stride. */
+struct interleave_job {
+  const float *rows[LANES_PER_VECTOR];
+  const float *end; /* of the tensor that the rows lie in: up to there reading too much does no harm */
+  int64_t width, left, columns, stride, phase;
+  char *output;
+};
+
+/* The reverse: `columns` vectors become pieces of eight rows (NULL: left out), residual and bounds applied. */
+struct separate_job {
+  const char *input;
+  float *rows[LANES_PER_VECTOR];
+  const float *residual[LANES_PER_VECTOR];
+  const float *residual_end; /* of the whole tensor */
+  int64_t columns;
+  float low, high;
+};
+
+struct isa {
+  const char *name;
+  int max_tile;                               /* vectors that fit into registers */
+  const tile_function *single;                /* by columns: 1..max_tile */
+  const tile_function *pair;                  /* two rows, by columns: 1..max_tile/2 */
+  tile_function narrow;                       /* at most 4 positions: half a vector */
+  void (*interleave)(const struct interleave_job *);
+  void (*separate)(const struct separate_job *);
+};
+
+/* The best instruction set that this processor and this build have; `limit` names a lesser one, or is NULL. */
+const struct isa *isa_select(const char *limit);
+
+extern const struct isa isa_generic;
+#if defined(__x86_64__)
+extern const struct isa isa_avx2;
+#endif
+
+#endif

@@ -1,0 +1,22 @@
+/* AVX2 with fused multiply-add: sixteen registers of eight floats. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#define TILE_VECTORS 14
+#define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
+#define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
+
+#include "tile_body.h"
+#include "transpose_body.h"
+
+const struct isa isa_avx2 = {"avx2", TILE_VECTORS, singles, pairs, narrow, interleave, separate};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,168 @@
+#include "match.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+bool match_starts(struct reader *reader, const OrtNode *node) {
+  return node_is(reader, node, "Conv") || node_is(reader, node, "Gemm") || node_is(reader, node, "MatMul");
+}
+
+/* A list attribute of exactly `count` entries, which stays as it is where it is left out. */
+static bool list(struct reader *reader, const OrtNode *node, const char *name, int64_t *values, size_t count) {
+  int64_t found[8];
+  size_t length = 8;
+  if (!attribute_ints(reader, node, name, found, &length)) {
+    int64_t single;
+    return !attribute_int(reader, node, name, &single); /* present, but not a list */
+  }
+  if (length == 0) return true;
+  if (length != count) return false;
+  memcpy(values, found, count * sizeof *values);
+  return true;
+}
+
+static const char *match_conv(struct reader *reader, const OrtNode *node, const OrtValueInfo *const *inputs,
+                              size_t count, struct match *match) {
+  struct layer_spec *spec = &match->spec;
+  const struct constant weight = value_constant(reader, inputs[1]);
+  int64_t group = 1, kernel[2];
+  if (!weight.values) return "weights are not constant float32";
+  if (weight.shape.rank != 4) return "not two-dimensional";
+  attribute_int(reader, node, "group", &group);
+  if (group != 1) return "grouped convolution";
+  const bool valid = attribute_is(reader, node, "auto_pad", "VALID");
+  if (attribute_is(reader, node, "auto_pad", "SAME_UPPER") || attribute_is(reader, node, "auto_pad", "SAME_LOWER"))
+    return "automatic padding";
+  spec->out_channels = weight.shape.sizes[0];
+  spec->in_channels = weight.shape.sizes[1];
+  for (int i = 0; i < 2; i++) {
+    spec->kernel[i] = kernel[i] = weight.shape.sizes[2 + i];
+    spec->stride[i] = spec->dilation[i] = 1;
+  }
+  if (!list(reader, node, "kernel_shape", kernel, 2) || kernel[0] != spec->kernel[0] || kernel[1] != spec->kernel[1])
+    return "kernel_shape is not that of the weights";
+  if (!list(reader, node, "strides", spec->stride, 2)) return "strides are not two numbers";
+  if (!list(reader, node, "dilations", spec->dilation, 2)) return "dilations are not two numbers";
+  if (!list(reader, node, "pads", spec->pad, 4)) return "pads are not four numbers";
+  if (valid) memset(spec->pad, 0, sizeof spec->pad);
+  spec->weight = weight.values;
+  if (count > 2 && inputs[2]) {
+    const struct constant bias = value_constant(reader, inputs[2]);
+    if (!bias.values || bias.count != spec->out_channels) return "bias is not one constant per output channel";
+    spec->bias = bias.values;
+  }
+  return match->input.rank == 4 ? NULL : "input is not a four-dimensional float32 tensor";
+}
+
+static const char *match_linear(struct reader *reader, const OrtNode *node, const OrtValueInfo *const *inputs,
+                                size_t count, struct match *match) {
+  struct layer_spec *spec = &match->spec;
+  const bool gemm = node_is(reader, node, "Gemm");
+  const struct constant weight = value_constant(reader, inputs[1]);
+  int64_t flipped = 0, input_flipped = 0;
+  float alpha = 1, beta = 1;
+  if (!weight.values) return "weights are not constant float32";
+  if (weight.shape.rank != 2) return "weights are not a matrix";
+  if (gemm) {
+    attribute_int(reader, node, "transB", &flipped);
+    attribute_int(reader, node, "transA", &input_flipped);
+    attribute_float(reader, node, "alpha", &alpha);
+    attribute_float(reader, node, "beta", &beta);
+  }
+  if (input_flipped || alpha != 1 || beta != 1) return "transposed or scaled input";
+  spec->linear = true;
+  spec->transposed = !flipped;
+  spec->out_channels = weight.shape.sizes[flipped ? 0 : 1];
+  spec->in_channels = weight.shape.sizes[flipped ? 1 : 0];
+  for (int i = 0; i < 2; i++) spec->kernel[i] = spec->stride[i] = spec->dilation[i] = 1;
+  spec->weight = weight.values;
+  if (count > 2 && inputs[2]) {
+    const struct constant bias = value_constant(reader, inputs[2]);
+    const int last = bias.shape.rank - 1;
+    const bool whole = bias.values && last >= 0 && bias.shape.sizes[last] == bias.count;
+    if (!bias.values || (bias.count != 1 && !(whole && bias.count == spec->out_channels)))
+      return "bias is not one constant per output";
+    spec->bias = bias.values;
+    spec->bias_stride = bias.count == 1 ? 0 : 1;
+  }
+  return match->input.rank >= 2 ? NULL : "input is not a float32 matrix";
+}
+
+/* The node that reads the match's output alone, where it is free to be joined. */
+static const OrtNode *follower(struct reader *reader, const struct taken *taken, const struct match *match) {
+  const OrtNode *next = value_consumer(reader, match->output);
+  for (size_t i = 0; next && i < taken->count; i++)
+    if (taken->nodes[i] == next) return NULL;
+  return next;
+}
+
+static void join(struct reader *reader, struct match *match, const OrtNode *node) {
+  match->nodes[match->count++] = node;
+  match->output = node_output(reader, node);
+}
+
+static bool join_add(struct reader *reader, const OrtNode *node, bool proven, struct match *match) {
+  const OrtValueInfo *inputs[MAX_INPUTS];
+  if (!node_is(reader, node, "Add") || node_inputs(reader, node, inputs) != 2 || !inputs[0] || !inputs[1]) return false;
+  const char *sum = value_name(reader, match->output);
+  const bool first = strcmp(value_name(reader, inputs[0]), sum) == 0;
+  const bool second = strcmp(value_name(reader, inputs[1]), sum) == 0;
+  if (first == second) return false;
+  const OrtValueInfo *other = inputs[first ? 1 : 0];
+  const struct shape shape = value_shape(reader, other);
+  if (value_constant(reader, other).values || (proven && !shapes_equal(&shape, &match->result))) return false;
+  match->residual = other;
+  join(reader, match, node);
+  return true;
+}
+
+/* A bound of Clip: absent, or a constant scalar. */
+static bool bound(struct reader *reader, const OrtValueInfo *value, float *limit) {
+  if (!value) return true;
+  const struct constant constant = value_constant(reader, value);
+  if (!constant.values || constant.count != 1) return false;
+  *limit = constant.values[0];
+  return true;
+}
+
+static void join_bounds(struct reader *reader, const OrtNode *node, struct match *match) {
+  float low = -INFINITY, high = INFINITY;
+  const OrtValueInfo *inputs[MAX_INPUTS];
+  const size_t count = node_inputs(reader, node, inputs);
+  if (node_is(reader, node, "Relu")) {
+    low = 0;
+  } else if (node_is(reader, node, "Clip")) {
+    low = -FLT_MAX; /* without bounds of its own, Clip keeps values finite */
+    high = FLT_MAX;
+    attribute_float(reader, node, "min", &low);
+    attribute_float(reader, node, "max", &high);
+    if (count > 1 && !bound(reader, inputs[1], &low)) return;
+    if (count > 2 && !bound(reader, inputs[2], &high)) return;
+    if (!(low <= high)) return;
+  } else {
+    return;
+  }
+  match->spec.low = low;
+  match->spec.high = high;
+  join(reader, match, node);
+}
+
+const char *match_layer(struct reader *reader, const OrtNode *node, const struct taken *taken, bool proven,
+                        struct match *match) {
+  const OrtValueInfo *inputs[MAX_INPUTS];
+  const size_t count = node_inputs(reader, node, inputs);
+  *match = (struct match){.nodes = {node}, .count = 1, .spec = {.low = -INFINITY, .high = INFINITY, .bias_stride = 1}};
+  match->output = node_output(reader, node);
+  if (count < 2 || !inputs[0] || !inputs[1] || !match->output) return "inputs or outputs are missing";
+  match->x = inputs[0];
+  match->input = value_shape(reader, match->x);
+  match->result = value_shape(reader, match->output);
+  const char *reason = node_is(reader, node, "Conv") ? match_conv(reader, node, inputs, count, match)
+                                                     : match_linear(reader, node, inputs, count, match);
+  if (reason) return reason;
+  const OrtNode *next = follower(reader, taken, match);
+  if (next && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
+  if (next) join_bounds(reader, next, match);
+  return match->output ? NULL : "inputs or outputs are missing";
+}

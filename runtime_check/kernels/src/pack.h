@@ -1,0 +1,17 @@
+/* Copies of a layer's input in the layout that a plan's tiles read. */
+#ifndef SPARSE_PACK_H
+#define SPARSE_PACK_H
+
+#include "plan.h"
+
+/* Fill in a new plan's picks where it needs them; false without memory. */
+bool pack_prepare(struct plan *plan, const struct layer *layer);
+
+/* Copy input channel `channel` of pass `image` to its place in `packed`. */
+void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
+                  char *packed);
+
+/* Copy eight input columns of a linear layer, from `channel` on. */
+void pack_inputs(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel, char *packed);
+
+#endif

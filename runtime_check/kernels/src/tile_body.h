@@ -1,0 +1,217 @@
+/* The inner kernels, compiled once for each instruction set by the file that includes this one.
+   Required: ISA(name), a suffix for names; MAXIMUM(a, b) and MINIMUM(a, b) of vectors, which keep a NaN in b. */
+
+#include <string.h>
+
+#include "isa.h"
+
+typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+#define LOAD(p) (*(const v8 *)(p))
+#define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
+
+/* Tiles are made of whole vectors, or of twice as many halves where registers hold four floats: the same memory. */
+#ifdef HALVES
+typedef v4 part;
+#define PART_SPLAT(x) ((v4){x, x, x, x})
+#define PARTS(n) (2 * (n))
+#else
+typedef v8 part;
+#define PART_SPLAT(x) SPLAT(x)
+#define PARTS(n) (n)
+#endif
+#define PART_LOAD(p) (*(const part *)(p))
+#define PART_BYTES ((ptrdiff_t)sizeof(part))
+
+/* EACH_n(F) is F(0) F(1) .. F(n-1): named variables stay in registers where arrays need not. */
+#define EACH_1(F) F(0)
+#define EACH_2(F) EACH_1(F) F(1)
+#define EACH_3(F) EACH_2(F) F(2)
+#define EACH_4(F) EACH_3(F) F(3)
+#define EACH_5(F) EACH_4(F) F(4)
+#define EACH_6(F) EACH_5(F) F(5)
+#define EACH_7(F) EACH_6(F) F(6)
+#define EACH_8(F) EACH_7(F) F(7)
+#define EACH_9(F) EACH_8(F) F(8)
+#define EACH_10(F) EACH_9(F) F(9)
+#define EACH_11(F) EACH_10(F) F(10)
+#define EACH_12(F) EACH_11(F) F(11)
+#define EACH_13(F) EACH_12(F) F(12)
+#define EACH_14(F) EACH_13(F) F(13)
+
+/* EVERY_n goes over the parts of n vectors. */
+#ifdef HALVES
+#define EVERY_1 EACH_2
+#define EVERY_2 EACH_4
+#define EVERY_3 EACH_6
+#define EVERY_4 EACH_8
+#define EVERY_5 EACH_10
+#define EVERY_6 EACH_12
+#else
+#define EVERY_1 EACH_1
+#define EVERY_2 EACH_2
+#define EVERY_3 EACH_3
+#define EVERY_4 EACH_4
+#define EVERY_5 EACH_5
+#define EVERY_6 EACH_6
+#define EVERY_7 EACH_7
+#define EVERY_8 EACH_8
+#define EVERY_9 EACH_9
+#define EVERY_10 EACH_10
+#define EVERY_11 EACH_11
+#define EVERY_12 EACH_12
+#define EVERY_13 EACH_13
+#define EVERY_14 EACH_14
+#endif
+
+#define FROM_BIAS(i) part a##i = bias;
+#define FROM_SUMS(i) a##i = PART_LOAD(sums + (i) * PART_BYTES);
+#define CLEAR(i) part b##i = PART_SPLAT(0.0f);
+#define JOIN(i) a##i += b##i;
+#define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + (i) * PART_BYTES);
+#define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
+#define STORE(i) *(part *)(output + (i) * PART_BYTES) = a##i;
+
+enum { AHEAD = 2048, LINE = 64 }; /* bytes */
+
+/* Weights are read once and come from beyond the caches: ask for those some rows ahead, as many as this row has. */
+static inline __attribute__((always_inline)) void fetch(const struct tap *tap, const struct tap *end) {
+  const uintptr_t stop = (uintptr_t)end + AHEAD; /* numbers: pointers may not leave their array */
+  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE)
+    __builtin_prefetch((const void *)ahead, 0, 0);
+}
+
+/* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
+#define TILE_FUNCTION(NAME, EACH, BODY)                                                \
+  static void NAME(const struct tile_job *job) {                                       \
+    const char *const input = job->input;                                              \
+    const ptrdiff_t pitch = job->input_pitch;                                          \
+    const struct tap *tap = job->taps;                                                 \
+    const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
+    (void)pitch;                                                                       \
+    for (int64_t r = 0; r < job->row_count; r++) {                                     \
+      const ptrdiff_t channel = job->rows[r].channel;                                  \
+      const struct tap *const end = tap + job->rows[r].taps;                           \
+      fetch(tap, end);                                                                 \
+      const part bias = job->bias ? PART_SPLAT(job->bias[channel]) : PART_SPLAT(0.0f);             \
+      EACH(FROM_BIAS)                                                                  \
+      if (!job->bias) {                                                                \
+        const char *sums = job->sums + channel * job->sum_pitch;                       \
+        EACH(FROM_SUMS)                                                                \
+      }                                                                                \
+      BODY(EACH)                                                                       \
+      char *output = job->output + channel * job->output_pitch;                        \
+      if (job->finish) {                                                               \
+        if (job->residual) {                                                           \
+          const char *residual = job->residual + channel * job->residual_pitch;        \
+          EACH(ADD_RESIDUAL)                                                           \
+        }                                                                              \
+        EACH(BOUND)                                                                    \
+      }                                                                                \
+      EACH(STORE)                                                                      \
+    }                                                                                  \
+  }
+
+#define ONE_ROW(i) a##i += weight * PART_LOAD(p + (i) * PART_BYTES);
+#define SINGLE_BODY(EACH)                         \
+  for (; tap < end; tap++) {                      \
+    const part weight = PART_SPLAT(tap->weight);         \
+    const char *p = input + tap->offset;          \
+    EACH(ONE_ROW)                                 \
+  }
+
+/* Few vectors: a second set of sums, so that the additions of one do not wait for each other. */
+#define OTHER_ROW(i) b##i += other * PART_LOAD(q + (i) * PART_BYTES);
+#define TWIN_BODY(EACH)                           \
+  EACH(CLEAR)                                     \
+  for (; end - tap >= 2; tap += 2) {              \
+    const part weight = PART_SPLAT(tap[0].weight);       \
+    const part other = PART_SPLAT(tap[1].weight);        \
+    const char *p = input + tap[0].offset;        \
+    const char *q = input + tap[1].offset;        \
+    EACH(ONE_ROW)                                 \
+    EACH(OTHER_ROW)                               \
+  }                                               \
+  EACH(JOIN)                                      \
+  SINGLE_BODY(EACH)
+
+#define SINGLE(n) TILE_FUNCTION(single_##n, EVERY_##n, SINGLE_BODY)
+#define TWIN(n) TILE_FUNCTION(single_##n, EVERY_##n, TWIN_BODY)
+
+#define TWO_ROWS(i, columns) \
+  a##i += weight * PART_LOAD(p + ((i) / PARTS(columns)) * pitch + ((i) % PARTS(columns)) * PART_BYTES);
+#define PAIR_BODY(EACH)                           \
+  for (; tap < end; tap++) {                      \
+    const part weight = PART_SPLAT(tap->weight);         \
+    const char *p = input + tap->offset;          \
+    EACH(PAIR_ROW)                                \
+  }
+#define PAIR(n, twice) TILE_FUNCTION(pair_##n, EVERY_##twice, PAIR_BODY)
+
+TWIN(1) TWIN(2) TWIN(3) TWIN(4) SINGLE(5) SINGLE(6)
+#define PAIR_ROW(i) TWO_ROWS(i, 1)
+PAIR(1, 2)
+#undef PAIR_ROW
+#define PAIR_ROW(i) TWO_ROWS(i, 2)
+PAIR(2, 4)
+#undef PAIR_ROW
+#define PAIR_ROW(i) TWO_ROWS(i, 3)
+PAIR(3, 6)
+#undef PAIR_ROW
+#if TILE_VECTORS >= 14
+SINGLE(7) SINGLE(8) SINGLE(9) SINGLE(10) SINGLE(11) SINGLE(12) SINGLE(13) SINGLE(14)
+#define PAIR_ROW(i) TWO_ROWS(i, 4)
+PAIR(4, 8)
+#undef PAIR_ROW
+#define PAIR_ROW(i) TWO_ROWS(i, 5)
+PAIR(5, 10)
+#undef PAIR_ROW
+#define PAIR_ROW(i) TWO_ROWS(i, 6)
+PAIR(6, 12)
+#undef PAIR_ROW
+#define PAIR_ROW(i) TWO_ROWS(i, 7)
+PAIR(7, 14)
+#undef PAIR_ROW
+#endif
+
+static const tile_function singles[] = {
+    NULL, single_1, single_2, single_3, single_4, single_5, single_6,
+#if TILE_VECTORS >= 14
+    single_7, single_8, single_9, single_10, single_11, single_12, single_13, single_14,
+#endif
+};
+
+static const tile_function pairs[] = {
+    NULL, pair_1, pair_2, pair_3,
+#if TILE_VECTORS >= 14
+    pair_4, pair_5, pair_6, pair_7,
+#endif
+};
+
+/* Four positions at most: half a vector, in four independent sums. */
+static void narrow(const struct tile_job *job) {
+  const struct tap *tap = job->taps;
+  for (int64_t r = 0; r < job->row_count; r++) {
+    const ptrdiff_t channel = job->rows[r].channel;
+    const struct tap *const end = tap + job->rows[r].taps;
+    fetch(tap, end);
+    v4 a = {0}, b = {0}, c = {0}, d = {0};
+    if (job->bias) {
+      const float bias = job->bias[channel];
+      a = (v4){bias, bias, bias, bias};
+    } else {
+      a = *(const v4 *)(job->sums + channel * job->sum_pitch);
+    }
+    for (; end - tap >= 4; tap += 4) {
+      a += tap[0].weight * *(const v4 *)(job->input + tap[0].offset);
+      b += tap[1].weight * *(const v4 *)(job->input + tap[1].offset);
+      c += tap[2].weight * *(const v4 *)(job->input + tap[2].offset);
+      d += tap[3].weight * *(const v4 *)(job->input + tap[3].offset);
+    }
+    for (; tap < end; tap++) {
+      a += tap[0].weight * *(const v4 *)(job->input + tap[0].offset);
+    }
+    *(v4 *)(job->output + channel * job->output_pitch) = (a + b) + (c + d);
+  }
+}

@@ -1,0 +1,58 @@
+#include "unpack.h"
+
+static void unpack_lanes(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,
+                         int64_t channel, const char *sums, const float *residual, float *y) {
+  const int64_t base = (image * layer->out_channels + channel) * plan->out_height;
+  const int64_t outputs = plan->batch * layer->out_channels * plan->out_height * plan->out_width;
+  struct separate_job job = {
+      .residual_end = residual ? residual + outputs : NULL,
+      .columns = tile->columns,
+      .low = layer->low,
+      .high = layer->high,
+  };
+  for (int row = 0; row < tile->rows; row++) {
+    for (int l = 0; l < LANES_PER_VECTOR; l++) {
+      const int64_t line = l * plan->group_rows + tile->position + row;
+      const int64_t at = (base + line) * plan->out_width + tile->column;
+      job.rows[l] = line < plan->out_height ? y + at : NULL;
+      job.residual[l] = residual && job.rows[l] ? residual + at : NULL;
+    }
+    job.input = sums + row * tile->columns * VECTOR_BYTES;
+    layer->isa->separate(&job);
+  }
+}
+
+static void finish_run(const struct layer *layer, const float *values, const float *residual, int64_t count, float *y) {
+  const float low = layer->low, high = layer->high;
+  for (int64_t i = 0; i < count; i++) {
+    float value = residual ? values[i] + residual[i] : values[i];
+    value = value < low ? low : value;
+    y[i] = value > high ? high : value;
+  }
+}
+
+void unpack_channel(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,
+                    int64_t channel, const char *sums, const float *residual, float *y) {
+  if (plan->method == LANES) {
+    unpack_lanes(layer, plan, tile, image, channel, sums, residual, y);
+    return;
+  }
+  const float *const values = (const float *)sums;
+  const int64_t pixels = plan->out_height * plan->out_width;
+  int64_t end = tile->position + (int64_t)tile->columns * LANES_PER_VECTOR;
+  if (end > plan->positions) end = plan->positions;
+  for (int64_t p = tile->position, i = 0; p < end;) {
+    int64_t at, run;
+    if (layer->linear) {
+      at = p * layer->out_channels + channel;
+      run = 1;
+    } else {
+      const int64_t n = image + p / pixels, inside = p % pixels;
+      at = (n * layer->out_channels + channel) * pixels + inside;
+      run = pixels - inside < end - p ? pixels - inside : end - p;
+    }
+    finish_run(layer, values + i, residual ? residual + at : NULL, run, y + at);
+    i += run;
+    p += run;
+  }
+}

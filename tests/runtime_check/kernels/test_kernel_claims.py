@@ -1,0 +1,139 @@
+"""What is claimed, what is joined to it, and what stays with onnxruntime and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from kernel_files import assert_close, network, open_model, sparse
+from onnx import helper
+
+from runtime_check.kernels import provider
+
+RNG = np.random.default_rng(5)
+SPARSE = sparse(RNG, 16, 8, 3, 3)
+IMAGE = {"x": ["n", 8, 10, 10]}
+
+
+def conv(output: str = "y", weight: str = "w", **attributes: Any) -> Any:
+    return helper.make_node("Conv", ["x", weight], [output], **{"pads": [1, 1, 1, 1], **attributes})
+
+
+def reasons(content: bytes, **settings: str) -> list[str | None]:
+    return [layer.reason for layer in open_model(content, **{"claim": "sparse", **settings}).layers]
+
+
+def test_sparse_layers_are_claimed_and_dense_ones_are_not() -> None:
+    dense = RNG.standard_normal(SPARSE.shape).astype(np.float32)
+    nodes = [conv("a"), conv("b", "d"), helper.make_node("Add", ["a", "b"], ["y"])]
+    opened = open_model(network(nodes, {"w": SPARSE, "d": dense}, IMAGE), claim="sparse")
+    found = {layer.name: layer for layer in opened.layers}
+    assert {name: layer.reason for name, layer in found.items()} == {"a": None, "b": "not sparse enough"}
+    assert (found["a"].operator, found["a"].nonzeros, found["a"].weights) == ("Conv", np.count_nonzero(SPARSE), 1152)
+    assert found["a"].sparsity == pytest.approx(1 - np.count_nonzero(SPARSE) / 1152)
+    assert found["a"].claimed
+    assert found["b"].sparsity == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "weight", "reason"),
+    [
+        ({"group": 2}, sparse(RNG, 16, 4, 3, 3), "grouped convolution"),
+        ({"auto_pad": "SAME_UPPER", "pads": None}, SPARSE, "automatic padding"),
+        ({}, sparse(RNG, 4, 8, 1, 1), "too small"),
+    ],
+)
+def test_what_is_not_covered_stays_with_onnxruntime(attributes: Any, weight: np.ndarray, reason: str) -> None:
+    content = network([conv(**attributes)], {"w": weight}, IMAGE)
+    assert reasons(content) == [reason]
+    x = RNG.standard_normal((2, 8, 10, 10)).astype(np.float32)
+    assert_close(open_model(content)(x=x), open_model(content, with_kernels=False)(x=x))
+
+
+def test_other_ranks_types_and_changing_weights_are_refused() -> None:
+    line = network([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": sparse(RNG, 16, 8, 9)}, {"x": ["n", 8, 30]})
+    assert reasons(line) == ["not two-dimensional"]
+    given = network([conv()], {}, {**IMAGE, "w": list(SPARSE.shape)})
+    assert reasons(given) == ["weights are not constant float32"]
+    batched = network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": sparse(RNG, 2, 9, 40)}, {"x": [2, 3, 9]})
+    assert reasons(batched) == ["weights are not a matrix"]
+
+
+@pytest.mark.parametrize(
+    ("gemm", "reason"),
+    [({"transA": 1}, "transposed or scaled input"), ({"alpha": 0.5}, "transposed or scaled input"), ({}, None)],
+)
+def test_gemm_with_more_than_a_product_is_refused(gemm: Any, reason: str | None) -> None:
+    weight = sparse(RNG, 24, 80)
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], **gemm)
+    shape = [24, "n"] if gemm.get("transA") else ["n", 24]
+    assert reasons(network([node], {"w": weight}, {"x": shape})) == [reason]
+
+
+def executed(content: bytes) -> list[str]:
+    """What runs: onnxruntime's operators beside the claimed layers."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    provider.add_to(options, claim="all")
+    session = ort.InferenceSession(content, options)
+    session.run(None, {"x": np.zeros((1, 8, 10, 10), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+
+
+@pytest.mark.parametrize(
+    ("tail", "alone"),
+    [
+        ([helper.make_node("Relu", ["c"], ["y"])], []),
+        ([helper.make_node("Clip", ["c", "low"], ["y"])], []),
+        ([helper.make_node("Clip", ["c", "x0"], ["y"])], ["Clip"]),
+        ([helper.make_node("Add", ["c", "x"], ["y"])], []),
+        ([helper.make_node("Add", ["x", "c"], ["s"]), helper.make_node("Relu", ["s"], ["y"])], []),
+        ([helper.make_node("Relu", ["c"], ["s"]), helper.make_node("Add", ["s", "x"], ["y"])], ["Add"]),
+        ([helper.make_node("Add", ["c", "c"], ["y"])], ["Add"]),
+        ([helper.make_node("Add", ["c", "mean"], ["y"])], ["Add"]),
+        ([helper.make_node("Sigmoid", ["c"], ["y"])], ["Sigmoid"]),
+    ],
+)
+def test_what_follows_is_joined_where_it_can_be(tail: list[Any], alone: list[str], tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    constants = {"w": sparse(RNG, 8, 8, 3, 3), "low": np.float32(-0.25)}
+    given = [
+        helper.make_node("ReduceMin", ["x"], ["x0"], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2, 3]),
+    ]
+    nodes = [conv("c"), *given, *tail]
+    content = network(nodes, constants, IMAGE)
+    x = RNG.standard_normal((2, 8, 10, 10)).astype(np.float32)
+    assert_close(open_model(content)(x=x), open_model(content, with_kernels=False)(x=x))
+    others = [name for name in executed(content) if "SparseKernels" not in name]
+    assert [name for name in others if not name.startswith("Reduce")] == alone
+
+
+def test_a_value_that_others_read_too_is_kept() -> None:
+    nodes = [conv("c"), helper.make_node("Relu", ["c"], ["a"]), helper.make_node("Sigmoid", ["c"], ["b"])]
+    content = network(nodes, {"w": SPARSE}, IMAGE, outputs=("a", "b"))
+    returned = network([conv("c"), helper.make_node("Relu", ["c"], ["y"])], {"w": SPARSE}, IMAGE, outputs=("y", "c"))
+    x = RNG.standard_normal((1, 8, 10, 10)).astype(np.float32)
+    for model in (content, returned):
+        ours, dense = open_model(model), open_model(model, with_kernels=False)
+        for a, b in zip(ours.session.run(None, {"x": x}), dense.session.run(None, {"x": x}), strict=True):
+            assert_close(a, b)
+
+
+def test_two_layers_that_meet_in_an_addition_take_it_once() -> None:
+    nodes = [
+        conv("a"),
+        conv("b", "v"),
+        helper.make_node("Add", ["a", "b"], ["s"]),
+        helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    content = network(nodes, {"w": SPARSE, "v": sparse(RNG, 16, 8, 3, 3)}, IMAGE)
+    ours = open_model(content)
+    assert [layer.reason for layer in ours.layers] == [None, None]
+    x = RNG.standard_normal((2, 8, 10, 10)).astype(np.float32)
+    assert_close(ours(x=x), open_model(content, with_kernels=False)(x=x))

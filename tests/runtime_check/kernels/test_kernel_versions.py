@@ -1,0 +1,73 @@
+"""Every release of onnxruntime that the library says it knows: downloaded, and run in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_files import network, sparse
+from onnx import helper
+
+SCRIPT = """
+import sys
+import numpy as np
+import onnxruntime as ort
+from runtime_check import kernels, load
+path, minor = sys.argv[1:]
+assert ort.__version__.startswith(minor + "."), ort.__version__
+ours, stock = load(path, threads=2), load(path, threads=2, kernels=False)
+assert [layer.claimed for layer in kernels.layers(ours)] == [True], kernels.status()
+for batch in (1, 3):
+    x = np.random.default_rng(batch).standard_normal((batch, 8, 20, 20)).astype(np.float32)
+    np.testing.assert_allclose(ours.run(None, {"x": x})[0], stock.run(None, {"x": x})[0], rtol=0, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minor", [f"1.{number}" for number in range(23, 32)])
+def test_every_known_release(minor: str, tmp_path: Path) -> None:
+    target = tmp_path / "packages"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(target),
+        f"onnxruntime=={minor}.*",
+    ]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip(f"no wheel of onnxruntime {minor} can be had here")
+    weight = sparse(np.random.default_rng(1), 16, 8, 3, 3)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network(nodes, {"w": weight}, {"x": ["n", 8, 20, 20]}))
+    code = f"import sys; sys.path.insert(0, {str(target)!r})\n{SCRIPT}"
+    done = subprocess.run([sys.executable, "-c", code, path, minor], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_ten_thousand_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+    weight = sparse(np.random.default_rng(1), 16, 8, 3, 3)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": weight}, {"x": ["n", 8, 9, 9]}))
+    code = """
+import resource, sys
+import numpy as np
+from runtime_check import load
+x = np.zeros((1, 8, 9, 9), np.float32)
+for i in range(10000):
+    load(sys.argv[1], threads=1).run(None, {"x": x})
+    if i == 1000:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 10_000  # kilobytes: one leaked kilobyte a session would be 9,000

@@ -5,10 +5,10 @@
 
 All methods train the same number of epochs from the same initial weights (Xavier-normal for LeNet-5-Caffe,
 Kaiming-uniform otherwise; FreezeNet draws its own by the same rule) with the thesis's optimizer: SGD with momentum,
-step schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid with the
-best mean accuracy there, as in 000, section IV. Test accuracy is that after the last epoch. Results are appended to a
-JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a table: the norm
-of the gradient of the trained weights before training, relative to the dense network's.
+step schedule, weight decay 5e-4. A fifth of the training images is held out: the α of COPS is the one of the grid
+with the best mean accuracy there, as in 000, section IV. Test accuracy is that after the last epoch. Results are
+appended to a JSON-lines file, so a run that stopped goes on where it was. ``--flow`` prints Figure 3.1 of 002 as a
+table: the norm of the gradient of the trained weights before training, relative to the dense network's.
 """
 
 from __future__ import annotations

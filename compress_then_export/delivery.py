@@ -65,6 +65,12 @@ def write_bundle(
         metadata=metadata(baseline, data, resolved),
     )
     save_shrunk(model, plans, folder)
+    whole = [name for name in frozen if name not in seeded]
+    if whole:
+        journal.warnings.append(
+            f"export: {len(whole)} of {len(frozen)} frozen weights are kernels of filter bases, which no seed gives "
+            f"back, and are stored whole: {', '.join(whole[:3])}{' and others' if whole[3:] else ''}"
+        )
     if not frozen:
         pass
     elif not seeded:

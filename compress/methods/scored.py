@@ -144,8 +144,12 @@ class ScoredOnce(Budgeted):
         if self.classes is None:
             return list(islice(run.batches, self.score_batches))
         samples = list(islice(of_classes(run.batches, self.classes), self.score_batches))
-        if not samples:
-            raise ValueError(f"classes: no sample of {list(self.classes)} is in the batches; leave classes out for all")
+        seen = {int(label) for _, targets in samples for label in targets}
+        absent = [label for label in self.classes if label not in seen]
+        if not seen:
+            raise ValueError(f"classes: no sample of {absent} is in the batches; leave classes out for all")
+        if absent:
+            run.warn(f"{self.name}: the batches that were read hold no sample of classes {absent}")
         return samples
 
 

@@ -113,8 +113,13 @@ def losses(
     seen = 0
     for inputs, targets in map(pair, batches):
         logits = probed.model(inputs.to(probed.device))
+        if not isinstance(logits, Tensor) or logits.dim() < 2:
+            shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"model: its output is {shape}; this score needs logits [batch, classes]")
         if labels is not None:
             targets = torch.randint(logits.shape[1], (len(inputs),), generator=labels)
+        if not targets.is_floating_point():
+            targets = targets.long()
         _check_classes(targets, logits.shape[1])
         yield functional.cross_entropy(logits / temperature, targets.to(probed.device)), len(inputs)
         seen += len(inputs)

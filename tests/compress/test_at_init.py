@@ -130,6 +130,22 @@ def test_partial_class_information_reads_no_other_class() -> None:
         assert_same(masks, masks_after(network(), AtInit(sparsity=0.9, classes=(0, 1), **settings), data()))
 
 
+def test_a_class_that_is_not_there_is_said() -> None:
+    pruner = AtInit(sparsity=0.9, classes=(1, 9))
+    pruner.attach(network(), data())
+    assert pruner.run.warnings == ["at_init: the batches that were read hold no sample of classes [9]"]
+
+
+def test_what_a_model_must_give_is_said() -> None:
+    with pytest.raises(ValueError, match=r"model: its output is \[12\]; this score needs logits"):
+        AtInit(sparsity=0.5).attach(nn.Sequential(network(), nn.Linear(4, 1), nn.Flatten(0)), data())
+
+
+def test_targets_of_any_whole_type_will_do() -> None:
+    short = [(inputs, targets.int()) for inputs, targets in data()]
+    assert_same(masks_after(network(), AtInit(), short), masks_after(network(), AtInit(), data()))
+
+
 def test_a_score_that_ranks_nothing_is_refused() -> None:
     model = network()
     nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]

@@ -76,14 +76,20 @@ _MANY, _STRIDE = 1_000_000, 61
 
 
 def check_budget(sizes: Sequence[int], sparsity: float, minimum: int) -> None:
-    """Raise ValueError unless layers of ``sizes`` units can be cut to this sparsity and each keep ``minimum`` of them.
+    """Raise ValueError unless layers of ``sizes`` units can be cut to this sparsity, for good.
 
-    A sparsity of exactly 1 may leave nothing, one below 1 may not round to it.
+    Each keeps ``minimum`` of its units. A sparsity of exactly 1 may leave nothing, one below 1 may not round to it.
     """
+    total = sum(sizes)
+    if not keep_count(total, sparsity) and sparsity < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {total} units; at most {1 - 1 / total:.6g} is possible")
+    check_minimum(sizes, sparsity, minimum)
+
+
+def check_minimum(sizes: Sequence[int], sparsity: float, minimum: int) -> None:
+    """Raise ValueError unless layers of ``sizes`` units can each keep ``minimum`` of them at this sparsity."""
     total, needed = sum(sizes), sum(min(size, minimum) for size in sizes)
     keep = keep_count(total, sparsity)
-    if not keep and sparsity < 1:
-        raise ValueError(f"sparsity: {sparsity} keeps none of {total} units; at most {1 - 1 / total:.6g} is possible")
     if needed > keep:
         raise ValueError(
             f"sparsity: {sparsity} keeps {keep} of {total} units, but {len(sizes)} layers with at least "
@@ -115,7 +121,7 @@ def allocate(
             top_mask(score, min(score.numel(), max(minimum, keep_count(score.numel(), sparsity)))) for score in scores
         ]
     sizes = [score.numel() for score in scores]
-    check_budget(sizes, sparsity, minimum)
+    check_minimum(sizes, sparsity, minimum)
     keep = keep_count(sum(sizes), sparsity)
     reserved = [top_mask(score, min(minimum, score.numel())) for score in scores] if minimum else []
     flat = torch.cat([score.flatten() for score in scores])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from compress.budget import check_budget, keep_count
+from compress.budget import check_minimum, keep_count
 
 
 def erk_counts(
@@ -26,7 +26,7 @@ def erk_counts(
     Raises:
         ValueError: the minimum does not fit into the budget.
     """
-    check_budget(units, sparsity, minimum)
+    check_minimum(units, sparsity, minimum)
     keep = keep_count(sum(units), sparsity)
     wanted = [sum(shape) / math.prod(shape) * count for shape, count in zip(shapes, units, strict=True)]
     least = [min(minimum, count) for count in units]

@@ -144,11 +144,12 @@ class Masked(Method):
         may hold parameters that are no longer in use.
 
         Raises:
-            ValueError: the run is finished.
+            ValueError: the run is finished, or the model was folded.
         """
         run = self.run
         if run.finished:
             raise ValueError(f"{self.name}: finish() was called, the masks are final; attach another method to go on")
+        run.check_attached(self.name)
         if run.step == 0 and run.untouched():
             run.warn(
                 f"{self.name}: the first optimizer step changed no weight of {run.weights[0].name} or the others; "
@@ -171,8 +172,7 @@ class Masked(Method):
         run = self.run
         if run.finished:
             return
-        if next(parametrized_weights(run.model), None) is None:
-            raise ValueError(f"model: it was folded while {self.name} was at work; call finish() before fold(model)")
+        run.check_attached(self.name)
         self._adopt(run, self.final_masks(run))
         run.finished = True
         if empty := run.empty():

@@ -14,7 +14,7 @@ from compress.frozen_subspace import FrozenSubspace
 from compress.interspace import findings
 from compress.methods.outcome import Batches, Outcome
 from compress.prunable import PrunableWeight, stored_weight
-from compress.subspace import Formula, coefficients
+from compress.subspace import Formula, coefficients, formula_of
 
 _NOTED = 0.01  # difference of sparsities
 
@@ -30,6 +30,11 @@ class Run(Outcome):
     left_out: dict[str, str]
     dynamics: MaskDynamics
     versions: list[int] = field(default_factory=list)
+
+    def check_attached(self, method: str) -> None:
+        """Raise ValueError where the model was folded while ``method`` was at work."""
+        if formula_of(self.weights[0].module) is None:
+            raise ValueError(f"model: it was folded while {method} was at work; call finish() before fold(model)")
 
     def note_versions(self) -> None:
         """Remember the trained tensors as they are, for :meth:`untouched`."""

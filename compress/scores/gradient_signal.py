@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from compress.checks import require
 from compress.prunable import PrunableWeight
 from compress.sampling import Batch
 from compress.scores.probe import losses, mean_gradients, probe
@@ -34,6 +35,7 @@ def grasp(
     Raises:
         ValueError: as for :func:`compress.scores.snip`.
     """
+    require(temperature > 0, "temperature", temperature, "a positive number")
     kept = list(batches)
     with probe(model, weights) as probed:
         direction = mean_gradients(probed, losses(probed, kept, temperature=temperature))

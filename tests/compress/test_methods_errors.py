@@ -131,8 +131,19 @@ def test_a_model_that_was_folded_cannot_be_finished() -> None:
     model, pruner = network(), OneShot(sparsity=0.5)
     pruner.attach(model)
     fold(model)
-    with pytest.raises(ValueError, match=r"model: it was folded while one_shot was at work; call finish\(\) before"):
-        pruner.finish()
+    for call in (pruner.finish, pruner.step):
+        with pytest.raises(
+            ValueError, match=r"model: it was folded while one_shot was at work; call finish\(\) before"
+        ):
+            call()
+
+
+def test_masks_rest_once_they_are_finished() -> None:
+    pruner = DPF(sparsity=0.5, ramp_steps=0, period=1)
+    pruner.attach(network())
+    pruner.finish()
+    with pytest.raises(ValueError, match=r"dpf: finish\(\) was called, the masks are final"):
+        pruner.step()
 
 
 def test_a_state_that_lacks_what_the_method_saves_is_refused_before_anything_is_restored() -> None:

@@ -12,7 +12,6 @@ goes on where it was.
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,8 @@ from typing import Any
 
 import click
 import torch
+from rows import Rows
+from tasks import NETWORKS, Task
 from torch import nn
 from training import train
 
@@ -29,13 +30,7 @@ from compress.learning_rate import SCHEDULES, LearningRate, Schedule
 from compress.methods import DPF, FineTune, Gradual, Method, OneShot
 from compress.methods.ramped import Ramped
 from compress.train import TrainSettings, accuracy
-from compress_then_export.data import Dataset, open_data
-from compress_then_export.models import build, describe
 
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "digits": ("builtin:lenet5_caffe", {"source": "digits"}),
-    "patches": ("builtin:resnet20", {"source": "patches"}),
-}
 METHODS = ("dense", "one_shot", "gradual", "gradual+ft", "dpf", "dpf+ft")
 RAMPED: dict[str, type[Ramped]] = {"gradual": Gradual, "dpf": DPF}
 
@@ -55,27 +50,18 @@ class Setting:
     period: int
 
 
-class Task:
+class Trainings:
     """One seed of a setting. A training that others start from ("dpf" of "dpf+ft") is done once."""
 
     def __init__(self, setting: Setting, seed: int, device: str) -> None:
         self.setting, self.seed, self.device = setting, seed, device
-        self.source, data = TASKS[setting.task]
-        if setting.train_size is not None:
-            data = {**data, "train_size": setting.train_size}
-        info = describe(self.source)
-        self.data: Dataset = open_data(data, input_shape=info.input_shape, fixed_size=info.fixed_size)
+        self.task = Task(setting.task, setting.train_size)
         self.trained: dict[str, nn.Module] = {}
-
-    def model(self) -> nn.Module:
-        torch.manual_seed(self.seed)
-        shape = self.data.input_shape
-        return build(self.source, num_classes=self.data.num_classes, in_channels=shape[0]).to(self.device)
 
     def train(self, model: nn.Module, epochs: int, method: Method | None = None, *, lr: float | None = None) -> None:
         """One stage; a method is attached, trained and folded."""
         setting = self.setting
-        loader = self.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
+        loader = self.task.data.loader("train", batch_size=setting.batch_size, seed=self.seed)
         settings = TrainSettings(
             epochs=epochs,
             batch_size=setting.batch_size,
@@ -106,14 +92,14 @@ class Task:
     def start(self, name: str, epochs: int, method: Method | None = None) -> nn.Module:
         """The network of that training, which is done on the first call."""
         if name not in self.trained:
-            model = self.model()
+            model = self.task.network(self.seed).to(self.device)
             self.train(model, epochs, method)
             self.trained[name] = model
         return copy.deepcopy(self.trained[name])
 
 
 @click.command()
-@click.option("--task", type=click.Choice(sorted(TASKS)), required=True)
+@click.option("--task", type=click.Choice(sorted(NETWORKS)), required=True)
 @click.option("--epochs", default=40, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--sparsity", "sparsities", multiple=True, type=float, default=(0.8, 0.9, 0.95, 0.98), show_default=True)
@@ -139,34 +125,23 @@ def main(
     setting = Setting(**common)
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    results = results or Path("out") / f"accuracy-{setting.task}.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    rows = [row for row in rows if asdict(setting).items() <= row.items()]
-    done = {key(row) for row in rows}
+    rows = Rows(results or Path("out") / f"accuracy-{setting.task}.jsonl", asdict(setting))
     for seed in range(seeds):
-        work = Task(setting, seed, device)
+        work = Trainings(setting, seed, device)
         for sparsity in sparsities:
             for method in methods:
-                row: dict[str, Any] = {**asdict(setting), "seed": seed, "method": method}
-                row["sparsity"] = 0.0 if method == "dense" else sparsity
-                if key(row) in done:
+                key = {"seed": seed, "method": method, "sparsity": 0.0 if method == "dense" else sparsity}
+                if rows.has(key):
                     continue
                 started = time.perf_counter()
                 model = work.run(method, sparsity)
-                row["accuracy"] = accuracy(model, work.data.loader("test", batch_size=500))
-                row["reached"] = sparsity_report(model).overall_sparsity
-                row["seconds"] = round(time.perf_counter() - started, 1)
-                rows.append(row)
-                done.add(key(row))
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                click.echo(json.dumps(row), err=True)
+                found = {
+                    "accuracy": accuracy(model, work.task.data.loader("test", batch_size=500)),
+                    "reached": sparsity_report(model).overall_sparsity,
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+                rows.add(asdict(setting) | key | found)
     click.echo(table(rows, sparsities, methods))
-
-
-def key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["seed"], row["method"], row["sparsity"]
 
 
 def table(rows: list[dict[str, Any]], sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:

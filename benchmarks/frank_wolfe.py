@@ -15,7 +15,6 @@ JSON-lines file, so a run that stopped goes on where it was.
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -24,6 +23,8 @@ from typing import Any
 
 import click
 import torch
+from rows import Rows
+from tasks import NETWORKS, Task
 from torch import nn
 from training import train
 
@@ -32,13 +33,7 @@ from compress.methods import FrankWolfe, Method
 from compress.natural_sparsity import CUTS, natural_sparsity, one_shot_curve
 from compress.recalibration import recalibrate
 from compress.train import TrainSettings, accuracy
-from compress_then_export.data import Dataset, open_data
-from compress_then_export.models import build, describe
 
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "digits": ("builtin:lenet5_caffe", {"source": "digits"}),
-    "patches": ("builtin:resnet20", {"source": "patches"}),
-}
 METHODS = ("sgd", "sfw", "sfw+init")
 RADII, K_FRACTIONS = (5.0, 10.0, 15.0), (0.01, 0.05, 0.1)
 
@@ -69,22 +64,15 @@ class Training:
     k_fraction: float
 
 
-class Task:
-    """Data and networks of a setting."""
+class Trainings:
+    """The networks of a setting."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.source, spec = TASKS[setting.task]
-        if setting.train_size is not None:
-            spec = {**spec, "train_size": setting.train_size}
-        info = describe(self.source)
-        self.data: Dataset = open_data(spec, input_shape=info.input_shape, fixed_size=info.fixed_size)
+        self.task = Task(setting.task, setting.train_size)
 
     def trained(self, training: Training) -> nn.Module:
-        torch.manual_seed(training.seed)
-        shape = self.data.input_shape
-        model = build(self.source, num_classes=self.data.num_classes, in_channels=shape[0])
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = self.task.network(training.seed).to("cuda" if torch.cuda.is_available() else "cpu")
         setting = self.setting
         settings = TrainSettings(
             epochs=setting.epochs,
@@ -94,7 +82,7 @@ class Task:
             seed=training.seed,
             learning_rate=LearningRate(milestones=(1 / 3, 2 / 3)),
         )
-        loader = self.data.loader("train", batch_size=setting.batch_size, seed=training.seed)
+        loader = self.task.data.loader("train", batch_size=setting.batch_size, seed=training.seed)
         train(model, loader, settings, self.method(training))
         return model
 
@@ -113,13 +101,13 @@ class Task:
     def accuracy(self, model: nn.Module) -> float:
         if self.setting.recalibrate:
             model = copy.deepcopy(model)
-            loader = self.data.loader("train", batch_size=self.setting.batch_size, seed=0, augment=False)
+            loader = self.task.data.loader("train", batch_size=self.setting.batch_size, seed=0, augment=False)
             recalibrate(model, loader, limit=50)
-        return accuracy(model, self.data.loader("test", batch_size=500))
+        return accuracy(model, self.task.data.loader("test", batch_size=500))
 
 
 @click.command()
-@click.option("--task", type=click.Choice(sorted(TASKS)), required=True)
+@click.option("--task", type=click.Choice(sorted(NETWORKS)), required=True)
 @click.option("--epochs", default=40, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), default=METHODS)
@@ -140,10 +128,7 @@ def main(
     """Run what is missing and print the table."""
     setting = Setting(**common)
     torch.set_num_threads(threads)
-    results = results or Path("out") / f"frank-wolfe-{setting.task}.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    rows = [row for row in rows if asdict(setting).items() <= row.items()]
+    rows = Rows(results or Path("out") / f"frank-wolfe-{setting.task}.jsonl", asdict(setting))
     wanted = [
         Training(seed=seed, method=method, radius=radius, k_fraction=k)
         for seed in range(seeds)
@@ -151,21 +136,18 @@ def main(
         for radius in (RADII if ablation else (15.0,))
         for k in (K_FRACTIONS if ablation else (0.05,))
     ]
-    task = Task(setting)
+    trainings = Trainings(setting)
     for training in wanted:
-        if any(asdict(training).items() <= row.items() for row in rows):
+        if rows.has(asdict(training)):
             continue
         started = time.perf_counter()
-        model = task.trained(training)
+        model = trainings.trained(training)
         row: dict[str, Any] = {**asdict(setting), **asdict(training)}
-        curve = one_shot_curve(model, task.accuracy, CUTS)
+        curve = one_shot_curve(model, trainings.accuracy, CUTS)
         row["one_shot"] = [asdict(cut) for cut in curve]
         row["natural_sparsity"] = natural_sparsity(curve, 0.005)
         row["seconds"] = round(time.perf_counter() - started, 1)
-        rows.append(row)
-        with results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        click.echo(json.dumps(row), err=True)
+        rows.add(row)
     click.echo(table([row for row in rows if any(asdict(training).items() <= row.items() for training in wanted)]))
 
 

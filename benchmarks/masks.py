@@ -13,18 +13,19 @@ table: the norm of the gradient of the trained weights before training, relative
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from rows import Rows
+from tasks import NETWORKS, Task
 from torch import nn
 from torch.nn import functional
 from training import train
@@ -33,13 +34,8 @@ from compress.learning_rate import LearningRate
 from compress.methods import DPF, SET, AtInit, FreezeNet, Gradual, Method, RigL
 from compress.prunable import prunable_weights
 from compress.train import TrainSettings, accuracy
-from compress_then_export.data import Dataset, open_data
-from compress_then_export.models import build, describe
+from compress_then_export.data import Dataset
 
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "digits": ("builtin:lenet5_caffe", {"source": "digits"}),
-    "patches": ("builtin:resnet20", {"source": "patches"}),
-}
 INITIALISATION = {"digits": "xavier_normal", "patches": "kaiming_uniform"}
 ALPHAS = (0.1, 0.5, 0.9, 0.99, 0.9999)
 
@@ -95,25 +91,20 @@ class Setting:
     weight_decay: float
 
 
-class Task:
+class Trainings:
     """Data and networks of one seed."""
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting, self.seed = setting, seed
-        self.source, spec = TASKS[setting.task]
-        if setting.train_size is not None:
-            spec = {**spec, "train_size": setting.train_size}
-        info = describe(self.source)
-        data = open_data(spec, input_shape=info.input_shape, fixed_size=info.fixed_size)
+        self.task = Task(setting.task, setting.train_size)
+        data = self.task.data
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed)).tolist()
         held = len(order) // 5
         self.data: Dataset = replace(data, train=data.train.subset(order[held:]))
         self.validation: Dataset = replace(data, test=data.train.subset(order[:held]))
 
     def model(self) -> nn.Module:
-        torch.manual_seed(self.seed)
-        shape = self.data.input_shape
-        model = build(self.source, num_classes=self.data.num_classes, in_channels=shape[0])
+        model = self.task.network(self.seed)
         for weight in prunable_weights(model, skip_last_linear=False).weights:
             tensor = weight.module.weight
             assert isinstance(tensor, nn.Parameter)
@@ -165,7 +156,7 @@ class Task:
 
 
 @click.command()
-@click.option("--task", type=click.Choice(sorted(TASKS)), required=True)
+@click.option("--task", type=click.Choice(sorted(NETWORKS)), required=True)
 @click.option("--epochs", default=40, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option(
@@ -195,42 +186,34 @@ def main(
     if flow:
         click.echo(flow_table(setting, seeds, sparsities, methods))
         return
-    results = results or Path("out") / f"masks-{setting.task}.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    lines = results.read_text().splitlines() if results.exists() else []
-    rows = [row for row in map(json.loads, lines) if setting.__dict__.items() <= row.items()]
-    done = {(row["seed"], row["method"], row["sparsity"]) for row in rows}
+    rows = Rows(results or Path("out") / f"masks-{setting.task}.jsonl", asdict(setting))
     for seed in range(seeds):
-        task = Task(setting, seed)
+        trainings = Trainings(setting, seed)
         for sparsity in sparsities:
             for name in methods:
-                key = (seed, name, 0.0 if name == "dense" else sparsity)
-                if key in done:
+                key = {"seed": seed, "method": name, "sparsity": 0.0 if name == "dense" else sparsity}
+                if rows.has(key):
                     continue
                 started = time.perf_counter()
-                row = {**setting.__dict__, "seed": seed, "method": name, "sparsity": key[2]}
+                row: dict[str, Any] = asdict(setting) | key
                 try:
-                    row |= task.run(name, sparsity)
+                    row |= trainings.run(name, sparsity)
                 except ValueError as error:  # a training that diverges is a result as well
                     if not str(error).startswith("train.lr:"):
                         raise
                     row |= {"accuracy": math.nan, "validation": math.nan, "error": str(error)}
                 row["seconds"] = round(time.perf_counter() - started, 1)
-                rows.append(row)
-                done.add(key)
-                with results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                click.echo(json.dumps(row), err=True)
+                rows.add(row)
     click.echo(report(rows, sparsities))
 
 
 def flow_table(setting: Setting, seeds: int, sparsities: tuple[float, ...], methods: tuple[str, ...]) -> str:
     lines = [_header("gradient norm relative to dense", sparsities)]
-    dense = [Task(setting, seed).flow("dense", 0.0) for seed in range(seeds)]
+    dense = [Trainings(setting, seed).flow("dense", 0.0) for seed in range(seeds)]
     for name in methods:
         cells = []
         for sparsity in sparsities:
-            ratios = [Task(setting, seed).flow(name, sparsity) / dense[seed] for seed in range(seeds)]
+            ratios = [Trainings(setting, seed).flow(name, sparsity) / dense[seed] for seed in range(seeds)]
             cells.append(f"{statistics.mean(ratios):.3g}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -11,19 +11,6 @@ from compress.greedy.local import Imitation
 from compress.shrink.layers import channel_dim
 
 
-def set_norms(model: nn.Module) -> nn.Module:
-    """Statistics, scales and shifts as after training: a removed channel would leave a constant behind."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for norm in model.modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                norm.running_mean.normal_(0, 0.5, generator=generator)  # type: ignore[union-attr]
-                norm.running_var.uniform_(0.5, 2, generator=generator)  # type: ignore[union-attr]
-                norm.weight.uniform_(0.5, 1.5, generator=generator)
-                norm.bias.normal_(0, 0.5, generator=generator)
-    return model.eval()
-
-
 def choose(group: ChannelGroup, rng: np.random.Generator, share: float = 0.5) -> Imitation:
     """A random part of the units with random shares."""
     kept = np.sort(rng.choice(group.units, max(1, int(group.units * share)), replace=False))

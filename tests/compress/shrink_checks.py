@@ -31,8 +31,8 @@ def ignore(layer: nn.Module, columns: Sequence[int]) -> None:
         layer.weight[:, list(columns)] = 0  # type: ignore[index]
 
 
-def set_norms(model: nn.Module, *, bias: float | None = None) -> None:
-    """Statistics and parameters as after training; a given bias for all, else random ones."""
+def set_norms(model: nn.Module, *, bias: float | None = None) -> nn.Module:
+    """``model`` for evaluation, statistics and parameters as after training; a given bias for all, else random ones."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for norm in model.modules():
@@ -43,6 +43,7 @@ def set_norms(model: nn.Module, *, bias: float | None = None) -> None:
                 norm.bias.normal_(0, 0.5, generator=generator)
                 if bias is not None:
                     norm.bias.fill_(bias)
+    return model.eval()
 
 
 def assert_same(masked: nn.Module, shrunk: nn.Module, *inputs: Tensor) -> None:

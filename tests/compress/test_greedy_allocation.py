@@ -8,7 +8,8 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from greedy_checks import choose, set_norms
+from greedy_checks import choose
+from shrink_checks import set_norms
 from torch import nn
 
 from compress.greedy.allocation import Allowed, descend, first_within, hull

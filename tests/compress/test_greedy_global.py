@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from greedy_checks import set_norms
+from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from greedy_checks import choose, scaled_by_hooks, set_norms
+from greedy_checks import choose, scaled_by_hooks
+from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from greedy_checks import set_norms
 from method_checks import DATA, batch, network, optimizer_of, same, train
+from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 

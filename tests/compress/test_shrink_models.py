@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from shrink_checks import set_norms
 from torch import Tensor, nn
 
 from compress.shrink import ShrinkPlan, apply_plan, load_shrunk, save_shrunk, shrink
@@ -40,20 +41,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
-    for norm in model.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            norm.running_mean.normal_(0, 0.5, generator=generator)  # type: ignore[union-attr]
-            norm.running_var.uniform_(0.5, 2, generator=generator)  # type: ignore[union-attr]
-            norm.weight.uniform_(0.5, 1.5, generator=generator)
-            norm.bias.normal_(0, 0.5, generator=generator)
-
-
 @torch.no_grad()
 def damage(model: nn.Module, *, sparsity: float, seed: int = 0) -> nn.Module:
     """Zero 40 % of the filters of every layer but the last, without touching any bias, then single weights."""
     generator = torch.Generator().manual_seed(seed)
-    randomise_norms(model, generator)
+    set_norms(model)
     layers = [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
     for layer in layers[:-1]:
         rows = layer.weight.shape[0]
@@ -141,7 +133,7 @@ def test_filters_removed_with_their_batchnorm_leave_nothing_behind() -> None:
     generator = torch.Generator().manual_seed(0)
     pairs = list(zip(model.modules(), list(model.modules())[1:], strict=False))
     with torch.no_grad():
-        randomise_norms(model, generator)
+        set_norms(model)
         expected: list[int] = []
         for layer, norm in pairs:
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

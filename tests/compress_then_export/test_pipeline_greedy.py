@@ -6,32 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from pipeline_checks import run
 
 from compress.greedy.layerwise import Layerwise
 from compress.shrink import load_shrunk
-from compress_then_export.cli import main
 from compress_then_export.models import build
 
-RECIPE = """
-model: {{source: "builtin:smallcnn", args: {{width: 8}}}}
-data: {{source: digits, train_size: 320, test_size: 60}}
-train: {{epochs: 2, batch_size: 32, lr: 0.05, seed: 3}}
-compress: [{stage}]
-check: {{max_drop: 100, seconds: 0.1}}
-"""
 STAGE = "{method: greedy_imitation, macs: 0.5, calibration_batches: 2, round_to: 2, train: {epochs: 1, teacher: 0.5}}"
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def run(folder: Path, stage: str, *arguments: object) -> Result:
-    (folder / "recipe.yaml").write_text(RECIPE.format(stage=stage))
-    command = ["run", folder / "recipe.yaml", "--json", *arguments]
-    return CliRunner().invoke(main, [str(argument) for argument in command], catch_exceptions=False)
 
 
 def test_half_of_the_macs_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,29 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from pipeline_checks import run
 
 from compress_then_export import pipeline
-from compress_then_export.cli import main
-
-RECIPE = """
-model: {{source: "builtin:smallcnn", args: {{width: 8}}}}
-data: {{source: digits, train_size: 320, test_size: 60}}
-train: {{epochs: 1, batch_size: 32, lr: 0.05, seed: 3}}
-compress: [{stage}]
-check: {{max_drop: 100, seconds: 0.1}}
-"""
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def run(folder: Path, stage: str, *arguments: object) -> Result:
-    (folder / "recipe.yaml").write_text(RECIPE.format(stage=stage))
-    command = ["run", folder / "recipe.yaml", "--json", *arguments]
-    return CliRunner().invoke(main, [str(argument) for argument in command], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("method", ["set", "rigl"])

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 
@@ -23,11 +23,23 @@ _FIGURES = (
 _SHARED = ("training", "weights", "environment")
 
 
-def family_document(documents: Mapping[str, Mapping[str, Any]], sparsities: Sequence[float]) -> dict[str, Any]:
+class Cost(NamedTuple):
+    """What a model costs, with the interval in which it lies."""
+
+    middle: float
+    low: float
+    high: float
+
+
+def family_document(
+    documents: Mapping[str, Mapping[str, Any]], sparsities: Sequence[float], cut: int
+) -> dict[str, Any]:
     """One document out of the members' reports, by folder name and in the order of their sparsities.
 
     ``members`` holds for each the sparsity that was asked for, its figures, and the fronts it is on: among all members
-    and the dense network, no other is at least as accurate and smaller ("size") or quicker ("latency").
+    and the dense network, no other is at least as accurate and smaller ("size") or quicker ("latency"). Quicker is
+    what was so in turns with the dense network, outside the confidence intervals. ``cut`` is the number of the
+    stage that cuts, from 1: it and those after it are each member's own, and in ``recipe`` it has no sparsity.
     """
     members = []
     for (folder, document), sparsity in zip(documents.items(), sparsities, strict=True):
@@ -57,19 +69,23 @@ def family_document(documents: Mapping[str, Mapping[str, Any]], sparsities: Sequ
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "baseline": baseline,
         "members": members,
-        "stages": _stages(documents),
+        "stages": _stages(documents, cut),
         **{key: first[key] for key in _SHARED},
-        "recipe": first["recipe"],
+        "sparsities": list(sparsities),
+        "recipe": _without_sparsity(first["recipe"], cut),
         "verdict": {"passed": all(row["passed"] for row in members), "warnings": _warnings(documents)},
     }
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Indices of the points (cost, value) that no other dominates: at most the cost, at least the value, not equal."""
+def pareto_front(points: Sequence[tuple[Cost, float]]) -> set[int]:
+    """Indices of the points (cost, value) that no other dominates.
+
+    A point dominates one that costs no less and is worth no more, if it is worth more or their intervals are apart.
+    """
     return {
         index
         for index, (cost, value) in enumerate(points)
-        if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+        if not any(c.middle <= cost.middle and v >= value and (v > value or c.high < cost.low) for c, v in points)
     }
 
 
@@ -107,28 +123,34 @@ def _warnings(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [*common, *own]
 
 
-def _stages(documents: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds of the stages that all members share once, then those of each member under its name."""
-    lists = [document["stages"] for document in documents.values()]
-    common = 0
-    while all(len(stages) > common for stages in lists) and all(s[common] == lists[0][common] for s in lists):
-        common += 1
-    if len(lists) == 1:
-        return list(lists[0])
-    own = [
-        {"name": f"{folder} {stage['name']}", "seconds": stage["seconds"]}
-        for folder, stages in zip(documents, lists, strict=True)
-        for stage in stages[common:]
-    ]
-    return [*lists[0][:common], *own]
+def _stages(documents: Mapping[str, Mapping[str, Any]], cut: int) -> list[dict[str, Any]]:
+    """Seconds of the stages before the cut once, as the first member has them, then those of each under its name."""
+    found: list[dict[str, Any]] = []
+    for folder, document in documents.items():
+        stages = document["stages"]
+        own = next(number for number, stage in enumerate(stages) if stage["name"].startswith(f"{cut}-"))
+        found += [] if found else stages[:own]
+        found += [{**stage, "name": f"{folder} {stage['name']}"} for stage in stages[own:]]
+    return found
 
 
-def _size(row: Mapping[str, Any]) -> float:
-    return float(row["size_bytes"])
+def _without_sparsity(recipe: Mapping[str, Any], cut: int) -> dict[str, Any]:
+    """The recipe that a sweep over these sparsities begins with."""
+    stages = [dict(stage) for stage in recipe["compress"]]
+    del stages[cut - 1]["sparsity"]
+    return {**recipe, "compress": stages}
 
 
-def _latency(row: Mapping[str, Any]) -> float:
-    return float(row["latency_ms"]["median"])
+def _size(row: Mapping[str, Any]) -> Cost:
+    return Cost(*[float(row["size_bytes"])] * 3)
+
+
+def _latency(row: Mapping[str, Any]) -> Cost:
+    """In latencies of the dense network, as measured in turns with it."""
+    if "speedup" not in row:
+        return Cost(1.0, 1.0, 1.0)
+    slowest, quickest = row["speedup"]["ci95"]
+    return Cost(1 / row["speedup"]["median"], 1 / quickest, 1 / slowest)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

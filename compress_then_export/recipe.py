@@ -160,12 +160,12 @@ class Recipe(_Section):
         return TrainSection(**{**inherited, **stage.train})
 
     def resolved(self, pruners: Sequence[Method] | None = None) -> dict[str, Any]:
-        """The recipe as plain JSON data, every default written out; with the step counts of planned ``pruners``."""
+        """The recipe as plain JSON data with all defaults that count, and the step counts of planned ``pruners``."""
         document = self.model_dump(mode="json")
         pruners = [stage.pruner() for stage in self.compress] if pruners is None else pruners
         for stage, pruner, written in zip(self.compress, pruners, document["compress"], strict=True):
             written |= {field.name: getattr(pruner, field.name) for field in settings_of(type(pruner))}
-            written["train"] = self.stage_train(stage).model_dump(mode="json")
+            written["train"] = self.stage_train(stage).model_dump(mode="json", exclude=set(pruner.decides))
         return document
 
 

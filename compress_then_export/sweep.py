@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ def parse_sparsities(text: str) -> tuple[float, ...]:
             raise RecipeError(f"--sparsity: {value:g} is not a fraction in [0, 1)")
         if found and value <= found[-1]:
             raise RecipeError(f"--sparsity: {value:g} after {found[-1]:g} is out of order; write them ascending")
-        found.append(value)
+        found.append(value + 0.0)  # no minus before a zero
     return tuple(found)
 
 
@@ -65,13 +66,16 @@ def sweep(recipe: Recipe, sparsities: Sequence[float], out: Path, *, resume: boo
     cut, recipes = member_recipes(recipe, sparsities)
     workspace = Workspace(out, resume=resume)
     try:
-        shared = Shared(recipes, cut, workspace)
+        shared, finished = Shared(recipes, cut, workspace), workspace.checkpoints / "finished"
+        names = [f"sparsity-{sparsity}" for sparsity in sparsities]
+        for path in sorted(finished.glob("*/done.json")):
+            if path.parent.name not in names:
+                logger.warning("%s is finished but not in --sparsity; it goes when all is done", path.parent.name)
         documents = {}
-        for sparsity, member in zip(sparsities, recipes, strict=True):
-            name = f"sparsity-{sparsity}"
-            documents[name] = _member(shared, member, name, workspace.checkpoints / "finished" / name)
-            shutil.copytree(workspace.checkpoints / "finished" / name / "bundle", workspace.bundle / name)
-        document = family_document(documents, sparsities)
+        for name, member in zip(names, recipes, strict=True):
+            documents[name] = _member(shared, member, name, finished / name)
+            _link(finished / name / "bundle", workspace.bundle / name)
+        document = family_document(documents, sparsities, cut)
         write_family(document, shared.work, workspace.bundle)
         workspace.publish()
     except BaseException:
@@ -154,6 +158,19 @@ def _member(shared: Shared, recipe: Recipe, name: str, folder: Path) -> dict[str
     report = deliver(work)
     write_json(done, mark)
     return report
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same files under another folder; copied where the disk has no links."""
+    for path in sorted(source.rglob("*")):
+        there = target / path.relative_to(source)
+        if path.is_dir():
+            continue
+        there.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, there)
+        except OSError:
+            shutil.copy2(path, there)
 
 
 def _mark(recipe: Recipe) -> str:

@@ -128,8 +128,10 @@ def _is_bundle(folder: Path) -> bool:
     """A folder that this tool made: its manifest says so and lists every file in it."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        listed = {"manifest.json", *(name.partition("/")[0] for name in manifest["files"])}  # a family has folders
-        return manifest["tool"] == "compress-then-export" and {path.name for path in folder.iterdir()} <= listed
+        listed = {"manifest.json", *manifest["files"]}  # a family has folders
+        files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+        found = {path.relative_to(folder).as_posix() for path in files}
+        return manifest["tool"] == "compress-then-export" and found <= listed
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

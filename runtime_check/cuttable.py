@@ -25,7 +25,8 @@ def cuttable(document: Document) -> str:
     return section(
         "Room for cuts",
         "How the trained networks bear it when their smallest weights are cut at once. Natural sparsity is the "
-        "largest cut up to which accuracy stays within so many points.",
+        "largest cut measured up to which accuracy stays within so many points. One threshold cuts all layers, the "
+        "last one too, and statistics of BatchNorm are not measured anew; a stage may do either otherwise.",
         *pictures,
         shares,
     )

@@ -83,15 +83,16 @@ def _members(document: Document) -> str:
 
 
 def _curves(document: Document) -> str:
-    """Accuracy, size and latency over sparsity."""
-    rows = [row for row in rows_of(document, "members") if amount(row, "target_sparsity") is not None]
+    """Accuracy, size and latency over sparsity; the dense network stands at zero, unless a member does."""
+    members = [row for row in rows_of(document, "members") if amount(row, "target_sparsity") is not None]
+    rows = _everyone(document) if members and amount(members[0], "target_sparsity") else members
     x = [100 * (amount(row, "target_sparsity") or 0.0) for row in rows]
     if len(x) < 2 or x != sorted(set(x)):
         return ""
     panels = [
-        Panel(title="accuracy", values=_column(rows, 100, "accuracy"), unit=" %"),
-        Panel(title="file size, kB", values=_column(rows, 1e-3, "size_bytes"), low=0.0),
-        Panel(title="median latency, ms", values=_column(rows, 1, "latency_ms", "median"), low=0.0),
+        Panel(title="accuracy", values=_column(rows, 100, "accuracy"), unit=" %", dots=True),
+        Panel(title="file size, kB", values=_column(rows, 1e-3, "size_bytes"), low=0.0, dots=True),
+        Panel(title="median latency, ms", values=_column(rows, 1, "latency_ms", "median"), low=0.0, dots=True),
     ]
     shown = [panel for panel in panels if any(value is not None for value in panel.values)]
     if not shown:

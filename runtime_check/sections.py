@@ -69,10 +69,13 @@ def layers(document: Document) -> str:
 def training(document: Document) -> str:
     """Loss, accuracy and sparsity over the epochs of all stages."""
     rows = rows_of(document, "training")
+    masked = Panel(
+        title="weights or filters masked", values=_column(rows, "sparsity", 100), low=0.0, high=100.0, unit=" %"
+    )
     panels = _panels(
         Panel(title="training loss", values=_column(rows, "loss"), low=0.0),
         Panel(title="accuracy", values=_column(rows, "accuracy", 100), unit=" %"),
-        Panel(title="weights or filters masked", values=_column(rows, "sparsity", 100), low=0.0, high=100.0, unit=" %"),
+        *([masked] if any(masked.values) else []),
     )
     if not panels:
         return ""

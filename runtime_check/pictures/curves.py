@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime_check.pictures.svg import Scale, box, fit, line, linear, path, picture, text, tick_text, ticks
+from runtime_check.pictures.svg import Scale, box, fit, fix, line, linear, path, picture, text, tick_text, ticks
 
 _WIDTH, _LEFT, _RIGHT = 760.0, 64.0, 744.0
 _TOP, _PANEL, _GAP = 22.0, 104.0, 30.0
@@ -17,7 +17,7 @@ _MAX_POINTS = 500
 class Panel:
     """One curve: a value for each record (records with None are skipped), on an axis that may be fixed.
 
-    `low` and `high` fix an end of the axis; a free end follows the values.
+    `low` and `high` fix an end of the axis; a free end follows the values. `dots` marks every value.
     """
 
     title: str
@@ -25,6 +25,7 @@ class Panel:
     low: float | None = None
     high: float | None = None
     unit: str = ""
+    dots: bool = False
 
 
 def curves(title: str, panels: Sequence[Panel], x: Sequence[float], stages: Sequence[str], x_label: str) -> str:
@@ -81,7 +82,9 @@ def _panel(panel: Panel, top: float, x: Sequence[float], stages: Sequence[str], 
             text(_LEFT - 8, y(tick) + 4, tick_text(tick) + panel.unit, "small soft", "end"),
         ]
     for run in _runs(panel.values, stages):
-        parts.append(path([(scale(x[i]), y(min(max(panel.values[i] or 0.0, low), high))) for i in run], "curve"))
+        points = [(scale(x[i]), y(min(max(panel.values[i] or 0.0, low), high))) for i in run]
+        parts.append(path(points, "curve"))
+        parts += [f'<circle cx="{fix(a)}" cy="{fix(b)}" r="4" class="dot"/>' for a, b in points if panel.dots]
     return parts
 
 

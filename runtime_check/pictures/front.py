@@ -51,7 +51,7 @@ def pareto(title: str, points: Sequence[Point], unit: str, style: Callable[[floa
     if len(front) > 1:
         parts.append(path([(x(point.cost), y(point.accuracy)) for point in front], "curve"))
     places = _labels([(x(point.cost), y(point.accuracy)) for point in points])
-    for point, place in zip(points, places, strict=True):
+    for point, place in sorted(zip(points, places, strict=True), key=lambda pair: pair[0].on_front):  # it lies on top
         css = "after" if point.on_front else "before"
         parts += [
             f'<circle cx="{fix(x(point.cost))}" cy="{fix(y(point.accuracy))}" r="5" class="{css}"/>',

@@ -40,6 +40,10 @@ def test_resolved_recipe_is_json_with_every_default() -> None:
 def test_a_resolved_recipe_is_a_recipe() -> None:
     once = parse_recipe(BASE).resolved()
     assert parse_recipe(once).resolved() == once
+    stage = {"method": "frank_wolfe", "train": {"epochs": 1}}
+    decided = parse_recipe({**BASE, "compress": [stage]}).resolved()  # without the keys that the method refuses
+    assert "lr" not in decided["compress"][0]["train"]
+    assert parse_recipe(decided).resolved() == decided
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from compress_then_export import pipeline
 from compress_then_export import sweep as sweep_module
 from compress_then_export.cli import main
-from compress_then_export.family import family_document, pareto_front
+from compress_then_export.family import Cost, family_document, pareto_front
 from compress_then_export.recipe import RecipeError, parse_recipe
 from compress_then_export.sweep import member_recipes, parse_sparsities
 
@@ -149,8 +149,11 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     import compress.train
 
     monkeypatch.setattr(compress.train, "_train_epoch", never)
+    (out.parent / "out.partial" / "checkpoints" / "finished" / "sparsity-0.7").mkdir()
+    (out.parent / "out.partial" / "checkpoints" / "finished" / "sparsity-0.7" / "done.json").write_text("{}")
     resumed = invoke(tmp_path, "0.5,0.95", "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
+    assert "sparsity-0.7 is finished but not in --sparsity; it goes when all is done" in resumed.stderr
     assert "sparsity-0.5: done before" in resumed.stderr
     assert delivered == [0.95]
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"sparsity-0.5", "sparsity-0.95"}
@@ -170,10 +173,12 @@ def test_a_family_is_replaced_and_a_missed_gate_is_exit_3(tmp_path: Path) -> Non
     document = json.loads((tmp_path / "out" / "report.json").read_text())
     assert document["verdict"]["passed"] is False
     assert [text for text in document["verdict"]["warnings"] if "never trained" in text]
-    (tmp_path / "out" / "mine.txt").write_text("keep")
-    refused = invoke(tmp_path, "0.5", "--out", tmp_path / "out", **changes)
-    assert refused.exit_code == 2
-    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+    for place in ("mine.txt", "sparsity-0.7/mine.txt"):
+        (tmp_path / "out" / place).write_text("keep")
+        refused = invoke(tmp_path, "0.5", "--out", tmp_path / "out", **changes)
+        assert refused.exit_code == 2
+        assert (tmp_path / "out" / place).read_text() == "keep"
+        (tmp_path / "out" / place).unlink()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +208,7 @@ def test_wrong_lists_are_wrong_usage(text: str, message: str, tmp_path: Path) ->
 
 def test_good_lists() -> None:
     assert parse_sparsities("0, 0.5,0.98") == (0.0, 0.5, 0.98)
+    assert str(parse_sparsities("-0")[0]) == "0.0"
 
 
 @pytest.mark.parametrize(
@@ -247,21 +253,23 @@ def test_the_document_tells_what_members_share_once() -> None:
         return {
             "baseline": {**side, "accuracy": 0.9, "size_bytes": 100, "latency_ms": {"median": 1.0}},
             "compressed": side,
-            "speedup": {"median": 1 / latency},
-            "stages": [{"name": "train", "seconds": 5.0}, {"name": "cut", "seconds": train}],
-            "training": [], "weights": [], "environment": {}, "recipe": {},
+            "speedup": {"median": 1 / latency, "ci95": [0.9 / latency, 1.1 / latency]},
+            "stages": [{"name": "train", "seconds": 5.0 / train}, {"name": "1-cut", "seconds": train}],
+            "training": [], "weights": [], "environment": {}, "recipe": {"compress": [{"sparsity": 0.5, "seed": 0}]},
             "verdict": {"passed": accuracy > 0.8, "warnings": list(warnings), "gates": [
                 {"name": "parity", "passed": True}, {"name": "accuracy", "passed": accuracy > 0.8},
             ]},
         }  # fmt: skip
 
     document = family_document(
-        {"a": member(0.89, 60, 1.2, 1.0, "random", "busy"), "b": member(0.5, 70, 0.5, 2.0, "random")}, (0.5, 0.9)
+        {"a": member(0.89, 60, 1.2, 1.0, "random", "busy"), "b": member(0.5, 70, 0.5, 2.0, "random")}, (0.5, 0.9), 1
     )
+    assert document["recipe"] == {"compress": [{"seed": 0}]}
+    assert document["sparsities"] == [0.5, 0.9]
     assert document["stages"] == [
         {"name": "train", "seconds": 5.0},
-        {"name": "a cut", "seconds": 1.0},
-        {"name": "b cut", "seconds": 2.0},
+        {"name": "a 1-cut", "seconds": 1.0},
+        {"name": "b 1-cut", "seconds": 2.0},
     ]
     assert document["verdict"] == {"passed": False, "warnings": ["random", "a: busy"]}
     assert [row["fronts"] for row in (document["baseline"], *document["members"])] == [
@@ -273,14 +281,22 @@ def test_the_document_tells_what_members_share_once() -> None:
 
 def test_pareto_front_against_the_definition() -> None:
     points = [(1.0, 0.5), (2.0, 0.7), (2.0, 0.6), (3.0, 0.7), (4.0, 0.9), (1.0, 0.5)]
-    assert pareto_front(points) == {0, 1, 4, 5}
+    assert pareto_front([(Cost(cost, cost, cost), value) for cost, value in points]) == {0, 1, 4, 5}
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         drawn = [tuple(row) for row in torch.randint(0, 6, (9, 2), generator=generator).tolist()]
-        front = pareto_front(drawn)
+        front = pareto_front([(Cost(cost, cost, cost), value) for cost, value in drawn])
         for i, (cost, value) in enumerate(drawn):
             dominated = False
             for c, v in drawn:
                 better = c < cost or v > value
                 dominated |= c <= cost and v >= value and better
             assert (i in front) == (not dominated)
+
+
+def test_within_the_noise_two_are_equally_quick() -> None:
+    dense, noise, quick = Cost(1.0, 1.0, 1.0), Cost(0.99, 0.97, 1.01), Cost(0.9, 0.85, 0.95)
+    assert pareto_front([(dense, 0.9), (noise, 0.9)]) == {0, 1}
+    assert pareto_front([(dense, 0.9), (noise, 0.91)]) == {1}
+    assert pareto_front([(dense, 0.9), (quick, 0.9)]) == {1}
+    assert pareto_front([(dense, 0.9), (quick, 0.8)]) == {0, 1}

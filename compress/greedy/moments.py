@@ -107,6 +107,17 @@ class _GroupMoments:
             u = torch.einsum("opi,oci->ipc", part, self.weight).flatten(1)
             self.direct.addmm_(u, u.T)
 
+    def covariance_of(self, kept: NDArray[np.int64]) -> Tensor:
+        """[offsets · units, offsets · kept] sums of products of what all units read and what some of them do."""
+        assert self.covariance is not None
+        offsets = len(self.weight)
+        found = self.weight.new_empty(offsets, self.units, offsets, len(kept))
+        for o, sums in enumerate(self.covariance):
+            later = sums.reshape(self.units, -1, self.units)  # x_o against x_o, x_o+1, ...
+            found[o, :, o:] = later[:, :, kept]
+            found[o:, :, o] = later[kept].permute(1, 2, 0)
+        return found.flatten(2).flatten(0, 1)
+
     def products(self) -> Tensor:
         if self.covariance is None:
             return self.direct

@@ -20,10 +20,10 @@ from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
-from compress.greedy.local import Imitation
-from compress.greedy.thinning import Thinned, scale_consumers, scales, shrink_plan
-from compress.greedy.trial import difference, proven
-from compress.shrink import ShrinkPlan
+from compress.greedy.refit import Weights
+from compress.greedy.thinning import Thinned, settle, shrink_plan
+from compress.greedy.trial import proven, relative_difference
+from compress.shrink import ShrinkPlan, apply_plan
 
 log = logging.getLogger(__name__)
 Pair = tuple[Tensor, Tensor]
@@ -41,9 +41,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """The result: the plan to apply, every group's fate, and what is left of each cost as a fraction."""
+    """The result: the plan to apply, every group's fate, and what is left of each cost as a fraction.
+
+    weights: refitted ones of consumers at their original size, which the model takes before it is cut.
+    """
 
     plan: ShrinkPlan
+    weights: Weights
     groups: Mapping[str, ThinnedGroup]
     left: Mapping[Cost, float]
 
@@ -172,7 +176,7 @@ class GreedyPruning:
             if stored is None:
                 finished.put(name, thinned.to_arrays())
             if thinned.imitation is not None:
-                layerwise.settle(group, thinned.imitation)
+                layerwise.settle(group, thinned.imitation, thinned.weights)
             found.append(thinned)
             kept = group.units if thinned.imitation is None else thinned.imitation.size
             log.info(
@@ -190,53 +194,65 @@ class GreedyPruning:
         """The narrowest network on the path of widths whose accuracy on held-out batches drops by so few points.
 
         Found by bisection with the imitations of the whole network, which algorithm 2 then searches anew; should the
-        result miss the bound after all, it goes back half of the way to the whole network until it holds.
+        result miss the bound after all, it goes back half of the way to the whole network until it holds. Scales
+        foretell nothing of refitted weights: with `refit` every step of the bisection is a search of its own.
         """
         curves = self._curves(finished)
         path = self._path(curves, "macs")
-        whole = self._accuracy([])
+        whole = self._accuracy(self.model)
 
-        def drop(thinned: Thinned) -> float:
-            return 100 * (whole - self._accuracy(thinned))
+        def drop(masked: nn.Module) -> float:
+            return 100 * (whole - self._accuracy(masked))
+
+        def searched(place: int) -> list[ThinnedGroup]:
+            return self._thin(finished, path[place], prefix=f"path-{place:04d}")
 
         low, high = 0, len(path)
         while high - low > 1:
             middle = (low + high) // 2
-            kept = [
-                (group, curve.imitations[width])
-                for group, curve, width in zip(self.groups, curves, path[middle], strict=True)
-                if width < group.units
+            triple = zip(self.groups, curves, path[middle], strict=True)
+            estimate = [
+                ThinnedGroup(
+                    imitation=curve.imitations[width] if width < group.units else None, search="local", discrepancy=0.0
+                )
+                for group, curve, width in triple
             ]
-            good = drop(kept) <= self.target.value
+            good = drop(self._masked(searched(middle) if self.search.refit else estimate)) <= self.target.value
             low, high = (middle, high) if good else (low, middle)
         while low > 0:
-            found = self._thin(finished, path[low], prefix=f"path-{low:04d}")
-            if drop(self._thinned(found)) <= self.target.value:
+            found = searched(low)
+            if drop(self._masked(found)) <= self.target.value:
                 return self._pruned(found)
             low //= 2
-        least = drop(self._thinned(self._thin(finished, path[1], prefix="path-0001")))
+        least = drop(self._masked(searched(1)))
         raise ValueError(
             f"accuracy_drop: {self.target.value} points cannot be met; the widest thinner network loses {least:.2f} "
             f"of {100 * whole:.2f} % on {sum(len(y) for _, y in self.held_out)} held-out samples"
         )
 
     @torch.no_grad()
-    def _accuracy(self, thinned: Thinned) -> float:
-        masked = copy.deepcopy(self.model)
-        for group, imitation in thinned:
-            scale_consumers(masked, group, scales(group, imitation))
+    def _accuracy(self, masked: nn.Module) -> float:
         correct = sum(int((masked(x).argmax(dim=1) == y).sum()) for x, y in self.held_out)
         return correct / sum(len(y) for _, y in self.held_out)
 
-    def _thinned(self, found: Sequence[ThinnedGroup]) -> list[tuple[ChannelGroup, Imitation]]:
-        pairs = zip(self.groups, found, strict=True)
-        return [(group, one.imitation) for group, one in pairs if one.imitation is not None]
+    def _masked(self, found: Sequence[ThinnedGroup], dtype: torch.dtype | None = None) -> nn.Module:
+        """The scaled and masked network."""
+        masked = copy.deepcopy(self.model).to(dtype).requires_grad_(False)
+        for group, one in zip(self.groups, found, strict=True):
+            if one.imitation is not None:
+                settle(masked, group, one.imitation, one.weights)
+        return masked
 
     def _pruned(self, found: Sequence[ThinnedGroup]) -> Pruned:
-        thinned = self._thinned(found)
-        plan = shrink_plan(self.model, self.network, thinned)
-        probe = self.calibration[0][0][:2].double()
-        distance = difference(copy.deepcopy(self.model).double(), self.network, thinned, probe)
+        pairs = zip(self.groups, found, strict=True)
+        thinned: Thinned = [(group, one.imitation) for group, one in pairs if one.imitation is not None]
+        refit = self.search.refit
+        plan = shrink_plan(self.model, self.network, thinned, scaled=not refit)
+        masked = self._masked(found).double() if refit else self._masked(found, torch.float64)
+        readers = sorted({name for group, _ in thinned for name in group.consumers}) if refit else []
+        weights = {name: masked.get_submodule(name).weight.detach() for name in readers}  # type: ignore[operator]
+        cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
+        distance = relative_difference(masked, cut, self.calibration[0][0][:2].double())
         if distance > 1e-9:
             raise ValueError(
                 f"model: cut, its outputs differ by {distance:.1e} from those scaled and masked; please report this"
@@ -247,6 +263,7 @@ class GreedyPruning:
         notes = tuple(f"{name}: its channels stay, {reason}" for name, reason in self.network.left_out.items())
         return Pruned(
             plan=replace(plan, notes=notes, difference=distance),
+            weights=weights,
             groups={group.name: one for group, one in zip(self.groups, found, strict=True)},
             left={cost: self.costs.fraction(cost, widths) for cost in COSTS},
         )

@@ -62,6 +62,7 @@ class GreedyImitation(Method):
     exact_size: int = setting(
         0, "global imitation tries every channel up to this size (25 in the paper), then five by Taylor; 0: always"
     )
+    refit: bool = setting(False, "the layers that read the channels get new weights by least squares, not only scales")
     streams: bool = setting(False, "thin also what residual blocks add to")
     exclude: tuple[str, ...] = setting((), "patterns of names of layers that keep their outputs, such as layer4.*")
     round_to: int = setting(1, "widths are multiples of this many channels")
@@ -122,6 +123,9 @@ class GreedyImitation(Method):
         pruning = self._prepare(model, batches)
         with torch.random.fork_rng(devices=[]):
             found = pruning.run(self.folder)
+        with torch.no_grad():
+            for name, weight in found.weights.items():
+                model.get_submodule(name).weight.copy_(weight)  # type: ignore[operator]
         apply_plan(model, found.plan)
         run = GreedyRun(applied=found.plan, groups=dict(found.groups))
         run.findings |= {f"{cost}_left": left for cost, left in found.left.items()}
@@ -173,6 +177,7 @@ class GreedyImitation(Method):
                     discrepancy=self.discrepancy,
                     exact_size=self.exact_size,
                     seed=self.seed,
+                    refit=self.refit,
                 ),
                 streams=self.streams,
                 exclude=self.exclude,

@@ -19,6 +19,7 @@ from compress.greedy.costs import COSTS, Cost, Costs
 from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
+from compress.greedy.latency import Latency, Stopwatch
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.refit import Weights
 from compress.greedy.thinning import Thinned, settle, shrink_plan
@@ -28,7 +29,10 @@ from compress.shrink import ShrinkPlan, apply_plan
 log = logging.getLogger(__name__)
 Pair = tuple[Tensor, Tensor]
 
-TARGETS = ("macs", "parameters", "size", "width", "loss_gap", "accuracy_drop")
+TARGETS = ("macs", "parameters", "size", "latency", "width", "loss_gap", "accuracy_drop")
+ROUNDINGS = (1, 4, 8, 16, 32)
+ROUNDED = ("macs", "parameters", "size", "latency", "width")  # targets whose widths are known before the search
+_FASTER = 0.98  # a coarser rounding must lower the latency by this factor, since it costs discrepancy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Pruned:
     plan: ShrinkPlan
     weights: Weights
     groups: Mapping[str, ThinnedGroup]
-    left: Mapping[Cost, float]
+    left: Mapping[str, float]
 
 
 class GreedyPruning:
@@ -62,7 +66,9 @@ class GreedyPruning:
         target: when to stop.
         search: how units are searched.
         streams, exclude: which groups; see `find_groups`.
-        round_to: widths are multiples of this many channels, where more are not needed.
+        round_to: widths are multiples of this many channels, where more are not needed; None: of as many of `ROUNDINGS`
+            as make the network fastest at the target.
+        stopwatch: times networks, for the target latency and for that choice.
 
     Raises:
         ValueError: data or model do not fit, or nothing can be thinned; the message says why.
@@ -78,7 +84,8 @@ class GreedyPruning:
         search: Search,
         streams: bool = False,
         exclude: Sequence[str] = (),
-        round_to: int = 1,
+        round_to: int | None = 1,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.model = copy.deepcopy(model).eval()
         self.calibration, self.held_out = list(calibration), list(held_out)
@@ -86,7 +93,8 @@ class GreedyPruning:
         self.round_to = round_to
         example = self.calibration[0][0]
         network = proven(self.model, find_groups(self.model, example, streams=streams, exclude=exclude), example)
-        narrow = {group.name for group in network.groups if len(self._allowed(group, network).widths()) < 2}
+        finest = [_allowed(group, network, round_to or 1) for group in network.groups]
+        narrow = {group.name for group, one in zip(network.groups, finest, strict=True) if len(one.widths()) < 2}
         self.network = replace(
             network,
             groups=tuple(group for group in network.groups if group.name not in narrow),
@@ -99,16 +107,25 @@ class GreedyPruning:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.network.left_out.items())[:5])
             raise ValueError(f"model: none of its channel groups can be thinned ({reasons})")
         self.groups = self.network.groups
-        self.allowed = [self._allowed(group, self.network) for group in self.groups]
-        self.choices = [allowed.widths() for allowed in self.allowed]
+        self.allowed = [_allowed(group, self.network, round_to or 1) for group in self.groups]
         self.costs = Costs(self.model, self.network)
+        timed = target.kind == "latency" or round_to is None
+        if timed and stopwatch is None:
+            raise ValueError(
+                "latency: networks must be timed, for this target and for round_to auto; recipes bring a stopwatch, in "
+                "Python GreedyImitation(...).timed_by(stopwatch) takes one"
+            )
+        self.latency = Latency(self.model, self.network, stopwatch) if timed and stopwatch is not None else None
 
     def check_target(self) -> None:
         """Raise ValueError where a bound on a cost is out of reach whatever is kept; the message says what is not."""
+        choices = self._choices(self.round_to or 1)
+        narrowest = [widths[0] for widths in choices]
+        if self.target.kind == "latency" and self.latency is not None:
+            self.latency.widest_within([narrowest], self.costs, self.target.value)
         for kind in COSTS:
             if kind == self.target.kind:
-                narrowest = [widths[0] for widths in self.choices]
-                first_within([narrowest], self.costs, kind, self.target.value, self.choices)
+                first_within([narrowest], self.costs, kind, self.target.value, choices)
 
     def run(self, folder: Path | None = None) -> Pruned:
         """Search.
@@ -131,13 +148,39 @@ class GreedyPruning:
         return self._pruned(self._thin(finished, self._widths(finished)))
 
     def _widths(self, finished: Finished) -> list[int]:
-        for kind in COSTS:
-            if kind == self.target.kind:
-                path = self._path(self._curves(finished), kind)
-                return first_within(path, self.costs, kind, self.target.value, self.choices)
-        wanted = [self.target.value * group.units for group in self.groups]
-        pairs = zip(self.choices, wanted, strict=True)
+        """Those that meet the target; kept, because measurements differ from one time to the next."""
+        stored = finished.get("widths")
+        if stored is None:
+            curves = [] if self.target.kind == "width" else self._curves(finished)
+            rounding = self.round_to or self._fastest_rounding(curves)
+            stored = {"widths": np.array(self._meeting(self.target.kind, curves, rounding))}
+            finished.put("widths", stored)
+        return [int(width) for width in stored["widths"]]
+
+    def _meeting(self, kind: str, curves: Sequence[Curve], rounding: int) -> list[int]:
+        choices, value = self._choices(rounding), self.target.value
+        if kind == "latency" and self.latency is not None:
+            return self.latency.widest_within(self._path(curves, "macs", choices), self.costs, value)
+        for cost in COSTS:
+            if kind == cost:
+                return first_within(self._path(curves, cost, choices), self.costs, cost, value, choices)
+        pairs = zip(choices, (value * group.units for group in self.groups), strict=True)
         return [max([w for w in widths if w <= most + 1e-9] or widths[:1]) for widths, most in pairs]
+
+    def _fastest_rounding(self, curves: Sequence[Curve]) -> int:
+        """The one whose network is fastest at the target; for latency itself, at that fraction of the MACs."""
+        assert self.latency is not None
+        best, least = 1, np.inf
+        for rounding in ROUNDINGS:
+            try:
+                widths = self._meeting("macs" if self.target.kind == "latency" else self.target.kind, curves, rounding)
+            except ValueError:
+                continue  # so coarse that the target is out of reach
+            found = self.latency.of(widths)
+            if found < _FASTER * least:
+                best, least = rounding, found
+        log.info("widths are multiples of %d channels", best)
+        return best
 
     def _curves(self, finished: Finished) -> list[Curve]:
         curves: list[Curve] = []
@@ -153,8 +196,11 @@ class GreedyPruning:
             curves.append(curve)
         return curves
 
-    def _path(self, curves: Sequence[Curve], cost: Cost) -> list[list[int]]:
-        hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, self.choices, strict=True)]
+    def _choices(self, rounding: int) -> list[list[int]]:
+        return [_allowed(group, self.network, rounding).widths() for group in self.groups]
+
+    def _path(self, curves: Sequence[Curve], cost: Cost, choices: Sequence[Sequence[int]]) -> list[list[int]]:
+        hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, choices, strict=True)]
         return descend(self.costs, cost, hulls)
 
     def _thin(self, finished: Finished, widths: Sequence[int] | None, prefix: str = "group") -> list[ThinnedGroup]:
@@ -198,7 +244,7 @@ class GreedyPruning:
         foretell nothing of refitted weights: with `refit` every step of the bisection is a search of its own.
         """
         curves = self._curves(finished)
-        path = self._path(curves, "macs")
+        path = self._path(curves, "macs", self._choices(self.round_to or 1))
         whole = self._accuracy(self.model)
 
         def drop(masked: nn.Module) -> float:
@@ -260,12 +306,15 @@ class GreedyPruning:
         widths = [
             g.units if one.imitation is None else one.imitation.size for g, one in zip(self.groups, found, strict=True)
         ]
+        left: dict[str, float] = {cost: self.costs.fraction(cost, widths) for cost in COSTS}
+        if self.latency is not None:
+            left["latency"] = self.latency.of(widths)
         notes = tuple(f"{name}: its channels stay, {reason}" for name, reason in self.network.left_out.items())
         return Pruned(
             plan=replace(plan, notes=notes, difference=distance),
             weights=weights,
             groups={group.name: one for group, one in zip(self.groups, found, strict=True)},
-            left={cost: self.costs.fraction(cost, widths) for cost in COSTS},
+            left=left,
         )
 
     def _progress(self, label: str) -> Iterator[tuple[int, tuple[ChannelGroup, Allowed]]]:
@@ -273,8 +322,9 @@ class GreedyPruning:
         with logging_redirect_tqdm():
             yield from tqdm(pairs, desc=label, unit="group", disable=None, leave=False)
 
-    def _allowed(self, group: ChannelGroup, network: Network) -> Allowed:
-        """Widths by the channels that a unit has in the first layer that produces it."""
-        producer = group.name.split(" (")[0]
-        channels = int(np.isin(network.channels.outputs[producer], group.atoms[0]).sum())
-        return Allowed(units=group.units, channels=max(channels, 1), round_to=self.round_to)
+
+def _allowed(group: ChannelGroup, network: Network, rounding: int) -> Allowed:
+    """Widths by the channels that a unit has in the first layer that produces it."""
+    producer = group.name.split(" (")[0]
+    channels = int(np.isin(network.channels.outputs[producer], group.atoms[0]).sum())
+    return Allowed(units=group.units, channels=max(channels, 1), round_to=rounding)

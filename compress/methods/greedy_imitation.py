@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +17,15 @@ from torch.optim import Optimizer
 
 from compress.checks import patterns, require, require_whole
 from compress.greedy.discrepancy import DISCREPANCIES
+from compress.greedy.latency import Stopwatch
 from compress.greedy.layerwise import IMITATIONS, Search, ThinnedGroup
-from compress.greedy.pruning import TARGETS, GreedyPruning, Target
+from compress.greedy.pruning import ROUNDED, TARGETS, GreedyPruning, Target
 from compress.methods.base import Method, setting
 from compress.methods.outcome import Batches, Outcome
 from compress.shrink import ShrinkPlan, apply_plan
 
 _Pairs = list[tuple[Tensor, Tensor]]
-_MOST = {"macs": 1.0, "parameters": 1.0, "size": 1.0, "width": 1.0, "loss_gap": math.inf, "accuracy_drop": 100.0}
+_MOST = dict.fromkeys(TARGETS, 1.0) | {"loss_gap": math.inf, "accuracy_drop": 100.0}
 
 
 @dataclass(kw_only=True)
@@ -51,6 +53,9 @@ class GreedyImitation(Method):
     macs: float | None = setting(None, "target: at most this fraction of the multiply-accumulates is left, in (0, 1]")
     parameters: float | None = setting(None, "target: at most this fraction of the parameters is left, in (0, 1]")
     size: float | None = setting(None, "target: at most this fraction of the bytes of the weights is left, in (0, 1]")
+    latency: float | None = setting(
+        None, "target: at most this fraction of the latency is left, as measured on this machine, in (0, 1]"
+    )
     width: float | None = setting(None, "target: every group keeps this fraction of its channels, in (0, 1]")
     loss_gap: float | None = setting(
         None, "target: ε of the paper: every group loses channels while the cross-entropy rises by less than this"
@@ -65,12 +70,15 @@ class GreedyImitation(Method):
     refit: bool = setting(False, "the layers that read the channels get new weights by least squares, not only scales")
     streams: bool = setting(False, "thin also what residual blocks add to")
     exclude: tuple[str, ...] = setting((), "patterns of names of layers that keep their outputs, such as layer4.*")
-    round_to: int = setting(1, "widths are multiples of this many channels")
+    round_to: int | str = setting(
+        1, "widths are multiples of this many channels; auto: of as many as make the network fastest, by measurement"
+    )
     calibration_batches: int = setting(8, "calibration batches, for the statistics")
     held_out_batches: int = setting(8, "further batches, for accuracy_drop")
     seed: int = setting(0, "which batches global imitation draws")
 
     folder: Path | None = field(default=None, init=False, repr=False, compare=False)
+    stopwatch: Stopwatch | None = field(default=None, init=False, repr=False, compare=False)
     _run: GreedyRun | None = field(default=None, init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "greedy_imitation"
@@ -95,8 +103,12 @@ class GreedyImitation(Method):
         )
         for key in ("exact_size", "seed"):
             require_whole(key, getattr(self, key), 0)
-        for key in ("round_to", "calibration_batches", "held_out_batches"):
+        for key in ("calibration_batches", "held_out_batches"):
             require_whole(key, getattr(self, key), 1)
+        if self.round_to != "auto":
+            require_whole("round_to", self.round_to, 1)
+        elif not set(chosen) <= set(ROUNDED):
+            raise ValueError(f"round_to: auto needs a target that tells widths beforehand: {', '.join(ROUNDED)}")
 
     def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
         """Nothing depends on the length of training."""
@@ -104,9 +116,20 @@ class GreedyImitation(Method):
 
     def kept_in(self, folder: Path) -> Self:
         """The same method, which writes a file for every finished group, and goes on with those it finds there."""
-        kept = replace(self)
+        kept = copy.copy(self)
         object.__setattr__(kept, "folder", folder)
+        object.__setattr__(kept, "_run", None)
         return kept
+
+    def timed_by(self, stopwatch: Stopwatch) -> Self:
+        """The same method, which measures latency by this: (thinned, whole network) -> fraction of the latency left.
+
+        Both are given on the CPU in eval mode; they must not be changed.
+        """
+        timed = copy.copy(self)
+        object.__setattr__(timed, "stopwatch", stopwatch)
+        object.__setattr__(timed, "_run", None)
+        return timed
 
     def attach(self, model: nn.Module, batches: Batches = ()) -> None:
         """Choose channels and cut ``model`` in place; its modes stay, its cut parameters are new objects.
@@ -181,7 +204,8 @@ class GreedyImitation(Method):
                 ),
                 streams=self.streams,
                 exclude=self.exclude,
-                round_to=self.round_to,
+                round_to=None if isinstance(self.round_to, str) else self.round_to,
+                stopwatch=self.stopwatch,
             )
 
     def _split(self, kind: str, batches: Batches, device: torch.device) -> tuple[_Pairs, _Pairs]:

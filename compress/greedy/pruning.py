@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from compress.greedy.allocation import Allowed, descend, first_within, hull
-from compress.greedy.costs import COSTS, Cost, Costs
+from compress.greedy.allocation import Allowed, Bounds, descend, first_within, hull
+from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
@@ -37,10 +37,22 @@ _FASTER = 0.98  # a coarser rounding must lower the latency by this factor, sinc
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """When to stop: `kind` is one of `TARGETS`, its value as in `GreedyImitation`."""
+    """When to stop: `kind` is one of `TARGETS`, its value as in `GreedyImitation`.
+
+    further: bounds on other costs that must hold as well, where the kind is a cost.
+    """
 
     kind: str
     value: float
+    further: Bounds = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds on costs; what is no cost itself goes down by the MACs."""
+        for cost in COSTS:
+            if cost == self.kind:
+                return {cost: self.value, **self.further}
+        return {"macs": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +135,8 @@ class GreedyPruning:
         narrowest = [widths[0] for widths in choices]
         if self.target.kind == "latency" and self.latency is not None:
             self.latency.widest_within([narrowest], self.costs, self.target.value)
-        for kind in COSTS:
-            if kind == self.target.kind:
-                first_within([narrowest], self.costs, kind, self.target.value, choices)
+        if self.target.kind in COSTS:
+            first_within([narrowest], self.costs, self.target.bounds, choices)
 
     def run(self, folder: Path | None = None) -> Pruned:
         """Search.
@@ -153,27 +164,28 @@ class GreedyPruning:
         if stored is None:
             curves = [] if self.target.kind == "width" else self._curves(finished)
             rounding = self.round_to or self._fastest_rounding(curves)
-            stored = {"widths": np.array(self._meeting(self.target.kind, curves, rounding))}
+            stored = {"widths": np.array(self._meeting(self.target, curves, rounding))}
             finished.put("widths", stored)
         return [int(width) for width in stored["widths"]]
 
-    def _meeting(self, kind: str, curves: Sequence[Curve], rounding: int) -> list[int]:
-        choices, value = self._choices(rounding), self.target.value
-        if kind == "latency" and self.latency is not None:
-            return self.latency.widest_within(self._path(curves, "macs", choices), self.costs, value)
-        for cost in COSTS:
-            if kind == cost:
-                return first_within(self._path(curves, cost, choices), self.costs, cost, value, choices)
-        pairs = zip(choices, (value * group.units for group in self.groups), strict=True)
+    def _meeting(self, target: Target, curves: Sequence[Curve], rounding: int) -> list[int]:
+        choices = self._choices(rounding)
+        if target.kind != "width":
+            path = self._path(curves, target.bounds, choices)
+            if target.kind == "latency" and self.latency is not None:
+                return self.latency.widest_within(path, self.costs, target.value)
+            return first_within(path, self.costs, target.bounds, choices)
+        pairs = zip(choices, (target.value * group.units for group in self.groups), strict=True)
         return [max([w for w in widths if w <= most + 1e-9] or widths[:1]) for widths, most in pairs]
 
     def _fastest_rounding(self, curves: Sequence[Curve]) -> int:
         """The one whose network is fastest at the target; for latency itself, at that fraction of the MACs."""
         assert self.latency is not None
         best, least = 1, np.inf
+        target = replace(self.target, kind="macs") if self.target.kind == "latency" else self.target
         for rounding in ROUNDINGS:
             try:
-                widths = self._meeting("macs" if self.target.kind == "latency" else self.target.kind, curves, rounding)
+                widths = self._meeting(target, curves, rounding)
             except ValueError:
                 continue  # so coarse that the target is out of reach
             found = self.latency.of(widths)
@@ -199,9 +211,9 @@ class GreedyPruning:
     def _choices(self, rounding: int) -> list[list[int]]:
         return [_allowed(group, self.network, rounding).widths() for group in self.groups]
 
-    def _path(self, curves: Sequence[Curve], cost: Cost, choices: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _path(self, curves: Sequence[Curve], bounds: Bounds, choices: Sequence[Sequence[int]]) -> list[list[int]]:
         hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, choices, strict=True)]
-        return descend(self.costs, cost, hulls)
+        return descend(self.costs, bounds, hulls)
 
     def _thin(self, finished: Finished, widths: Sequence[int] | None, prefix: str = "group") -> list[ThinnedGroup]:
         """Algorithm 2: to the given widths, or as far as the loss gap allows."""
@@ -244,7 +256,7 @@ class GreedyPruning:
         foretell nothing of refitted weights: with `refit` every step of the bisection is a search of its own.
         """
         curves = self._curves(finished)
-        path = self._path(curves, "macs", self._choices(self.round_to or 1))
+        path = self._path(curves, self.target.bounds, self._choices(self.round_to or 1))
         whole = self._accuracy(self.model)
 
         def drop(masked: nn.Module) -> float:

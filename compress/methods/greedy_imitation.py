@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from compress.checks import patterns, require, require_whole
+from compress.greedy.costs import COSTS
 from compress.greedy.discrepancy import DISCREPANCIES
 from compress.greedy.latency import Stopwatch
 from compress.greedy.layerwise import IMITATIONS, Search, ThinnedGroup
@@ -46,8 +47,8 @@ class GreedyImitation(Method):
     """Thin channel groups by local and global imitation, layer by layer (Ye et al. 2020, algorithms 1 and 2).
 
     ``attach`` searches on copies, then cuts the model in place: chosen channels stay, their scales N·a_i are folded
-    into the layers that read them. Training afterwards fine-tunes an ordinary smaller network. Exactly one of the
-    targets must be set.
+    into the layers that read them. Training afterwards fine-tunes an ordinary smaller network. One of the targets must
+    be set, or several of macs, parameters and size.
     """
 
     macs: float | None = setting(None, "target: at most this fraction of the multiply-accumulates is left, in (0, 1]")
@@ -89,9 +90,12 @@ class GreedyImitation(Method):
         """Check target, search and data settings."""
         object.__setattr__(self, "exclude", patterns("exclude", self.exclude))
         chosen = {kind: getattr(self, kind) for kind in TARGETS if getattr(self, kind) is not None}
-        if len(chosen) != 1:
+        if not chosen or (len(chosen) > 1 and not set(chosen) <= set(COSTS)):
             given = ", ".join(chosen) or "none"
-            raise ValueError(f"macs: exactly one target must be set of {', '.join(TARGETS)}; set: {given}")
+            raise ValueError(
+                f"macs: exactly one target must be set of {', '.join(TARGETS)}, or several of {', '.join(COSTS)}; "
+                f"set: {given}"
+            )
         for kind, value in chosen.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             least = value > 0 if number and kind != "accuracy_drop" else number and value >= 0
@@ -186,14 +190,18 @@ class GreedyImitation(Method):
             raise ValueError("model: it has no parameters, so there are no channels to remove")
         if any(is_parametrized(module) for module in model.modules()):
             raise ValueError("model: it is parametrized; fold(model) before channels are removed")
-        kind = next(kind for kind in TARGETS if getattr(self, kind) is not None)
+        kind, *further = [kind for kind in TARGETS if getattr(self, kind) is not None]
         calibration, held_out = self._split(kind, batches, parameter.device)
         with torch.random.fork_rng(devices=[]):
             return GreedyPruning(
                 model,
                 calibration,
                 held_out,
-                target=Target(kind=kind, value=float(getattr(self, kind))),
+                target=Target(
+                    kind=kind,
+                    value=float(getattr(self, kind)),
+                    further={cost: float(getattr(self, cost)) for cost in COSTS if cost in further},
+                ),
                 search=Search(
                     imitation=self.imitation,
                     step="line_search" if self.line_search else "fixed",

@@ -60,7 +60,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], float]] = {  # source, arguments,
 }
 TASKS: dict[str, tuple[dict[str, Any], int, int]] = {  # data, epochs of training and of fine-tuning
     "digits": ({"source": "digits"}, 20, 2),
-    "patches": ({"source": "patches", "train_size": 4000}, 12, 1),
+    "patches": ({"source": "patches", "train_size": 2000}, 10, 1),
 }
 
 

@@ -19,11 +19,10 @@ Results are appended to a JSON-lines file, so that a run that stopped goes on wh
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import click
 import numpy as np
 import torch
 import torch_pruning as tp
+from rows import Rows
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -244,17 +244,6 @@ def _cell(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def missing(
-    rows: list[dict[str, Any]], seeds: int, fractions: tuple[float, ...], names: tuple[str, ...]
-) -> Iterator[Any]:
-    done = {(row["seed"], row["method"], row["macs"]) for row in rows}
-    for seed in range(seeds):
-        for fraction in fractions:
-            for name in names:
-                if (seed, name, fraction) not in done:
-                    yield seed, name, fraction
-
-
 @click.command()
 @click.option("--task", type=click.Choice(sorted(TASKS)), required=True)
 @click.option("--network", type=click.Choice(sorted(NETWORKS)), required=True)
@@ -274,29 +263,23 @@ def main(
 ) -> None:
     """Run what is missing and print the table."""
     torch.set_num_threads(threads)
-    results = results or Path("out") / "greedy-quality.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
     common = {"task": task, "network": network}
-    lines = results.read_text().splitlines() if results.exists() else []
-    rows = [row for row in map(json.loads, lines) if common.items() <= row.items()]
-    work: Task | None = None
-    for seed, name, fraction in missing(rows, seeds, (1.0,), ("dense",)):
-        work = Task(task, network, seed, results.parent)
-        rows.append({**common, "seed": seed, "method": name, "macs": fraction, "fine_tuned": work.accuracy(work.model)})
-        with results.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-    for seed, name, fraction in missing(rows, seeds, fractions, names or tuple(METHODS)):
-        if work is None or work.seed != seed:
-            work = Task(task, network, seed, results.parent)
-        row = {**common, "seed": seed, "method": name, "macs": fraction}
-        started = time.perf_counter()
-        model = METHODS[name](work, fraction)
-        row |= {"seconds_to_cut": round(time.perf_counter() - started, 1), **work.measure(model)}
-        row["seconds"] = round(time.perf_counter() - started, 1)
-        rows.append(row)
-        with results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        click.echo(json.dumps(row), err=True)
+    rows = Rows(results or Path("out") / "greedy-quality.jsonl", common)
+    wanted = [(1.0, "dense"), *product(fractions, names or tuple(METHODS))]
+    for seed in range(seeds):
+        work: Task | None = None
+        for fraction, name in wanted:
+            row: dict[str, Any] = {**common, "seed": seed, "method": name, "macs": fraction}
+            if rows.has(row):
+                continue
+            work = work or Task(task, network, seed, rows.path.parent)
+            started = time.perf_counter()
+            if name == "dense":
+                row["fine_tuned"] = work.accuracy(work.model)
+            else:
+                model = METHODS[name](work, fraction)
+                row |= {"seconds_to_cut": round(time.perf_counter() - started, 1), **work.measure(model)}
+            rows.add({**row, "seconds": round(time.perf_counter() - started, 1)})
     click.echo(report(rows))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from greedy_checks import choose, set_norms
+from greedy_checks import choose
 from method_checks import batch, network, same
+from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -7,22 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from pipeline_checks import run
 from torch import nn
 
 from compress_then_export import stopwatch as module
-from compress_then_export.cli import main
 from compress_then_export.recipe import RecipeError, parse_recipe
 from compress_then_export.stopwatch import OnnxStopwatch
 from runtime_check import load
-
-RECIPE = """
-model: {{source: "builtin:smallcnn", args: {{width: 8}}}}
-data: {{source: digits, train_size: 320, test_size: 60}}
-train: {{epochs: 0, batch_size: 32, seed: 3}}
-compress: [{stage}]
-check: {{max_drop: 100, seconds: 0.1}}
-"""
 
 
 def chain(width: int) -> nn.Module:
@@ -64,9 +55,7 @@ def test_a_recipe_with_the_target_latency(tmp_path: Path, monkeypatch: pytest.Mo
     stage = (
         f"{{method: greedy_imitation, latency: 0.7, calibration_batches: 2, imitation: local, round_to: {round_to}}}"
     )
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(stage=stage))
-    arguments = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"), "--json"]
-    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    result = run(tmp_path, stage, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     (note,) = [note for note in document["notes"] if note.startswith("1-greedy_imitation: latency_left ")]
@@ -77,8 +66,7 @@ def test_a_recipe_with_the_target_latency(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_out_of_reach_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "compare", by_size)
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(stage="{method: greedy_imitation, latency: 0.001}"))
-    result = CliRunner().invoke(main, ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")])
+    result = run(tmp_path, "{method: greedy_imitation, latency: 0.001}", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "compress.0.latency: 0.001 cannot be met; with every group at its narrowest 0." in result.stderr
 

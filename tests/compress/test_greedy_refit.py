@@ -54,7 +54,8 @@ def test_the_refit_solves_the_ridge_problem(
     found = refitted(model, group, {"0": taken}, imitation)["0"]
     scaled = copy.deepcopy(model)
     scale_consumers(scaled, group, scales(group, imitation))
-    rows = torch.cat([patches(model[0], one) for one in x]).numpy()  # [P, inputs, K]
+    every = torch.arange(6 * columns)[None]
+    rows = torch.cat([patches(model[0], one, every) for one in x]).unflatten(1, (-1, 6 * columns)).mT.numpy()
     groups = getattr(reader, "groups", 1)
     old, start, new = (w.detach().numpy().reshape(groups, -1, 6 * columns // groups, rows.shape[2])
                        for w in (model[0].weight, scaled[0].weight, found))  # fmt: skip

@@ -174,7 +174,8 @@ def patches(module: nn.Module, x: Tensor, columns: Tensor) -> Tensor:
         zip(module.kernel_size, module.stride, module.dilation, strict=True)
     ):
         x = x.unfold(1 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    x = x.reshape(*x.shape[: 1 + dims], *columns.shape, *x.shape[2 + dims :]).movedim(2 + dims, -1)  # [batch, *positions, M, *kernel, units]
+    x = x.reshape(*x.shape[: 1 + dims], *columns.shape, *x.shape[2 + dims :])
+    x = x.movedim(2 + dims, -1)  # [batch, *positions, M, *kernel, units]
     return x.reshape(x.shape[: 1 + dims].numel(), -1)
 
 

@@ -148,7 +148,8 @@ def compress_stage(work: Work, number: int) -> None:
             work.baseline, work.trained = copy.deepcopy(work.model), section.epochs > 0
     if stage.shrink:
         with journal.stage(f"{name} shrink"):
-            work.plans.append(shrink(work.model, torch.zeros(1, *work.data.input_shape), round_to=stage.round_to))
+            example = torch.zeros(1, *work.data.input_shape)
+            work.plans.append(shrink(work.model, example, round_to=stage.dead_rounded_to))
             journal.notes += work.plans[-1].notes
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PlainValidator, PositiveInt, ValidationError
+from pydantic_core import PydanticCustomError
 
 from compress.checks import require
 from compress.learning_rate import SCHEDULES, LearningRate, Schedule
@@ -18,6 +19,13 @@ from compress.train import OptimizerName, TrainSettings
 from compress_then_export.yaml_text import load_yaml
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _multiple(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (whole and value > 0):  # type: ignore[operator]
+        raise PydanticCustomError("multiple", "input should be a whole number above 0, or auto")
+    return value
 
 
 class RecipeError(ValueError):
@@ -86,7 +94,8 @@ class StageSection(BaseModel):
     ``recalibrate``: measure BatchNorm statistics anew afterwards; by default where filters were removed, and
     where nothing was trained that could have updated them. ``from_scratch``: start from fresh weights, as the
     papers on pruning while training do. ``shrink``: really remove dead channels before the next stage;
-    ``round_to``: keep so many of them that every layer has a multiple of this many.
+    ``round_to``: keep so many of them that every layer has a multiple of this many; a method that chooses widths
+    chooses such ones, and with ``auto`` measures which multiple is fastest.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -94,7 +103,7 @@ class StageSection(BaseModel):
     method: str
     from_scratch: bool = False
     shrink: bool = True
-    round_to: PositiveInt = 1
+    round_to: Annotated[int | Literal["auto"], PlainValidator(_multiple)] = 1
     recalibrate: bool | None = None
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -107,6 +116,11 @@ class StageSection(BaseModel):
             own["round_to"] = self.round_to
         return own
 
+    @property
+    def dead_rounded_to(self) -> int:
+        """What ``shrink`` is given; a method that measured which widths are fast has chosen them already."""
+        return self.round_to if isinstance(self.round_to, int) else 1
+
     def recalibrates(self, epochs: int) -> bool:
         """Whether statistics are measured anew after a stage of that many epochs."""
         by_default = epochs == 0 or (self.model_extra or {}).get("structure") == "filters"
@@ -114,6 +128,8 @@ class StageSection(BaseModel):
 
     def pruner(self) -> Method:
         """The method with its settings, step counts not yet filled in."""
+        if self.round_to == "auto" and "round_to" not in self.settings:
+            raise ValueError(f"round_to: auto is for methods that choose widths, {self.method} does not; give a number")
         return create(self.method, **self.settings)
 
 

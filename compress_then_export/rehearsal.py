@@ -14,6 +14,7 @@ from compress.freezenet_checkpoint import fitting
 from compress.methods.base import Method
 from compress_then_export.data import Dataset
 from compress_then_export.recipe import Recipe, RecipeError, TrainSection
+from compress_then_export.stopwatch import OnnxStopwatch
 from exporters.graph import build_graph
 
 
@@ -28,7 +29,8 @@ def planned_pruners(recipe: Recipe, data: Dataset) -> list[Method]:
         section = recipe.stage_train(stage)
         total = len(data.loader("train", batch_size=section.batch_size, seed=section.seed)) * section.epochs
         with _named(f"compress.{number}."):
-            pruners.append(stage.pruner().planned(total, section.settings().learning_rate.drops(total)))
+            pruner = stage.pruner().planned(total, section.settings().learning_rate.drops(total))
+            pruners.append(pruner.timed_by(OnnxStopwatch(data.input_shape, threads=recipe.check.threads[0])))
     return pruners
 
 

@@ -3,7 +3,8 @@
 Every group comes with a curve D_g(w): the discrepancy at the network's output when it alone keeps w units. The sum of
 the curves is minimised under a bound on the cost: from the whole network downwards, always the step of the lower
 convex hull that costs the least discrepancy per unit of cost saved. For a separable cost that is the Lagrangian
-optimum; MACs are products of neighbouring widths, whose present values decide at every step.
+optimum; MACs are products of neighbouring widths, whose present values decide at every step. Under several bounds what
+counts is the sum of the fractions that a step saves of the costs still above theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compress.greedy.costs import Cost, Costs
 Vector = NDArray[np.float64]
 _FINEST = 64
 Point = tuple[int, float]  # width, discrepancy
+Bounds = Mapping[Cost, float]  # fractions of the whole network's costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +65,20 @@ def hull(curve: Mapping[int, float], allowed: Sequence[int]) -> list[Point]:
     return below[::-1]
 
 
-def descend(costs: Costs, cost: Cost, hulls: Sequence[Sequence[Point]]) -> list[list[int]]:
+def descend(costs: Costs, bounds: Bounds, hulls: Sequence[Sequence[Point]]) -> list[list[int]]:
     """Width vectors from the whole network down to the narrowest one, the best for their cost.
 
     Args:
         costs: the cost model.
-        cost: which cost is saved.
+        bounds: which costs are saved, and how far.
         hulls: for every group its `hull`.
     """
     at = [0] * len(hulls)
     widths = [points[0][0] for points in hulls]
     path = [list(widths)]
     while True:
-        saved = costs.savings(cost, widths)
+        over = [cost for cost in bounds if costs.fraction(cost, widths) > bounds[cost]] or list(bounds)
+        saved = np.sum([costs.savings(cost, widths) / costs.of(cost, costs.full) for cost in over], axis=0)
         best, choice = np.inf, -1
         for group, points in enumerate(hulls):
             if at[group] + 1 < len(points):
@@ -91,31 +94,34 @@ def descend(costs: Costs, cost: Cost, hulls: Sequence[Sequence[Point]]) -> list[
 
 
 def first_within(
-    path: Sequence[Sequence[int]], costs: Costs, cost: Cost, target: float, choices: Sequence[Sequence[int]]
+    path: Sequence[Sequence[int]], costs: Costs, bounds: Bounds, choices: Sequence[Sequence[int]]
 ) -> list[int]:
-    """The widest vector of a path whose cost is at most that fraction of the whole network's.
+    """The widest vector of a path whose costs are at most those fractions of the whole network's.
 
     Args:
         path: width vectors, each below the one before.
-        costs, cost: what is bounded.
-        target: the fraction.
-        choices: the widths that every group may take: the step that meets the target is made no longer than needed.
+        costs, bounds: what is bounded.
+        choices: the widths that every group may take: the step that meets the bounds is made no longer than needed.
 
     Raises:
         ValueError: even the narrowest one costs more; the message says how much.
     """
+
+    def within(widths: Sequence[int]) -> bool:
+        return all(costs.fraction(cost, widths) <= bound for cost, bound in bounds.items())
+
     for place, widths in enumerate(path):
-        if costs.fraction(cost, widths) > target:
+        if not within(widths):
             continue
         for group, (narrow, wide) in enumerate(zip(widths, path[max(place - 1, 0)], strict=True)):
             for between in sorted((w for w in choices[group] if narrow < w < wide), reverse=True):
                 shorter = [*widths[:group], between, *widths[group + 1 :]]
-                if costs.fraction(cost, shorter) <= target:
+                if within(shorter):
                     return shorter
         return list(widths)
-    best = costs.fraction(cost, path[-1])
+    cost, best = next((cost, left) for cost in bounds if (left := costs.fraction(cost, path[-1])) > bounds[cost])
     raise ValueError(
-        f"{cost}: {target} cannot be met; with every group at its narrowest {best:.4f} of them is left "
+        f"{cost}: {bounds[cost]} cannot be met; with every group at its narrowest {best:.4f} of them is left "
         "(streams=True, a smaller round_to or fewer exclude patterns allow more)"
     )
 

@@ -69,7 +69,8 @@ def measure_curve(layerwise: Layerwise, group: ChannelGroup, allowed: Allowed) -
     }
     local = np.maximum([one.discrepancy for one in imitations.values()], 1e-15)
     picked = np.unique(np.linspace(0, len(widths) - 1, _PROBES).round().astype(int))
-    measured = [layerwise.discrepancy(group, imitations[widths[place]], batches=1) for place in picked]
+    probes = [imitations[widths[place]] for place in picked]
+    measured = [layerwise.discrepancy(group, one, layerwise.refit(group, one), batches=1) for one in probes]
     floor = max(1e-15, _NOISE * max(measured))  # below it float32 decides, and may come out negative
     factors = np.log(np.maximum(measured, floor) / local[picked])
     factor = np.interp(np.log(widths), np.log([widths[place] for place in picked]), factors)

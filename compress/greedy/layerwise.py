@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,13 @@ from compress.greedy.global_steps import GlobalImitation
 from compress.greedy.groups import ChannelGroup
 from compress.greedy.local import Imitation, Vector, imitate_locally
 from compress.greedy.moments import Moments
+from compress.greedy.refit import Weights, refitted
 from compress.greedy.replay import Replay
-from compress.greedy.thinning import scale_consumers, scales
+from compress.greedy.thinning import scales, settle
 
 IMITATIONS = ("both", "local", "global")
 _STEPS_PER_UNIT = 4  # of global imitation; it only adds, and returns to units it has
+_WEIGHT = "weight of "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class Search:
     discrepancy: "cross_entropy" or "squared", at the network's output.
     exact_size: global imitation tries every unit while at most this many are chosen, later the five best by Taylor.
     seed: of the batches that global imitation draws.
+    refit: the consumers' weights are refitted by least squares, whatever the search; see `compress.greedy.refit`.
     """
 
     imitation: str = "both"
@@ -49,6 +53,7 @@ class Search:
     discrepancy: str = "cross_entropy"
     exact_size: int = 0
     seed: int = 0
+    refit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +61,13 @@ class ThinnedGroup:
     """What became of one group; its imitation is None where it stays whole.
 
     search: "local", "global" or "whole". discrepancy: at the output, on all calibration batches, where two imitations
-    were compared; else NaN.
+    were compared; else NaN. weights: those of refitted consumers.
     """
 
     imitation: Imitation | None
     search: str
     discrepancy: float
+    weights: Weights = field(default_factory=dict)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For a file."""
@@ -72,6 +78,7 @@ class ThinnedGroup:
             "local": np.array(0.0 if imitation is None else imitation.discrepancy),
             "search": np.array(self.search),
             "discrepancy": np.array(self.discrepancy),
+            **{f"{_WEIGHT}{name}": weight.cpu().numpy() for name, weight in self.weights.items()},
         }
 
     @classmethod
@@ -80,7 +87,13 @@ class ThinnedGroup:
         imitation = None
         if len(arrays["kept"]):
             imitation = Imitation(kept=arrays["kept"], shares=arrays["shares"], discrepancy=float(arrays["local"]))
-        return cls(imitation=imitation, search=str(arrays["search"]), discrepancy=float(arrays["discrepancy"]))
+        found = ((name.removeprefix(_WEIGHT), array) for name, array in arrays.items() if name.startswith(_WEIGHT))
+        return cls(
+            imitation=imitation,
+            search=str(arrays["search"]),
+            discrepancy=float(arrays["discrepancy"]),
+            weights={name: torch.from_numpy(array) for name, array in found},
+        )
 
 
 class Layerwise:
@@ -103,14 +116,15 @@ class Layerwise:
         with torch.no_grad():
             rest = [self.replay.run(number) for number in range(1, len(batches))]
         self.full: list[Tensor] = [self.replay.first_output, *rest]
+        self._moments: dict[str, Moments] = {}
 
     def advance(self, group: ChannelGroup) -> None:
         """Go on to a group; those before it are settled."""
         self.replay.advance(group.consumers)
 
-    def settle(self, group: ChannelGroup, imitation: Imitation) -> None:
-        """Scale and mask the group in the working copy."""
-        scale_consumers(self.replay.model, group, scales(group, imitation))
+    def settle(self, group: ChannelGroup, imitation: Imitation, weights: Weights | None = None) -> None:
+        """Scale and mask the group in the working copy, with the weights of its refit where there was one."""
+        settle(self.replay.model, group, imitation, weights or {})
 
     def local(self, group: ChannelGroup, largest: int) -> dict[int, Imitation]:
         """Size -> local imitation, from one pass of the calibration data.
@@ -134,6 +148,7 @@ class Layerwise:
         finally:
             for handle in handles:
                 handle.remove()
+        self._moments = moments if self.search.refit else {}
         units = group.units
         products, energy = np.zeros((units, units)), 0.0
         for taken in moments.values():
@@ -145,20 +160,42 @@ class Layerwise:
         target = units * products.sum(axis=1)
         return imitate_locally(units**2 * products, target, energy, step=self.search.step, largest=largest)
 
-    def discrepancy(self, group: ChannelGroup, imitation: Imitation, *, batches: int | None = None) -> float:
+    def refit(self, group: ChannelGroup, imitation: Imitation) -> Weights:
+        """Weights of the consumers for this imitation of the group last given to `local`; none without `refit`."""
+        return refitted(self.replay.model, group, self._moments, imitation)
+
+    def discrepancy(
+        self, group: ChannelGroup, imitation: Imitation, weights: Weights | None = None, *, batches: int | None = None
+    ) -> float:
         """D between this network with the group thinned and the full one, on the first `batches` of all."""
-        with gated(self.replay.model, group) as gates:
-            gates.factors = torch.from_numpy(scales(group, imitation))
+        with self._tried(group, imitation, weights or {}):
             pairs = zip(self._outputs(batches), self.full[:batches], strict=True)
             return self._mean(float(self.measure(found, full)) for found, full in pairs)
 
-    def loss(self, group: ChannelGroup, imitation: Imitation | None) -> float:
+    def loss(self, group: ChannelGroup, imitation: Imitation | None, weights: Weights | None = None) -> float:
         """Cross-entropy of this network on the labels, with the group thinned or as it is."""
-        with gated(self.replay.model, group) as gates:
-            if imitation is not None:
-                gates.factors = torch.from_numpy(scales(group, imitation))
+        with self._tried(group, imitation, weights or {}):
             pairs = zip(self._outputs(), self.labels, strict=True)
             return self._mean(float(functional.cross_entropy(found, labels)) for found, labels in pairs)
+
+    @contextmanager
+    def _tried(self, group: ChannelGroup, imitation: Imitation | None, weights: Weights) -> Iterator[None]:
+        """Within the block the group is thinned."""
+        model = self.replay.model
+        if weights and imitation is not None:
+            kept = {name: model.get_submodule(name).weight.clone() for name in group.consumers}  # type: ignore[operator]
+            try:
+                settle(model, group, imitation, weights)
+                yield
+            finally:
+                with torch.no_grad():
+                    for name, weight in kept.items():
+                        model.get_submodule(name).weight.copy_(weight)  # type: ignore[operator]
+            return
+        with gated(model, group) as gates:
+            if imitation is not None:
+                gates.factors = torch.from_numpy(scales(group, imitation))
+            yield
 
     def thin_to(self, group: ChannelGroup, width: int, number: int) -> ThinnedGroup:
         """At most `width` units. `number` of the group keeps its random batches apart from those of others."""
@@ -168,9 +205,8 @@ class Layerwise:
             found["local"] = min(path.values(), key=lambda one: one.discrepancy)
         if self.search.imitation != "local":
             found["global"] = self._global_to(group, width, int(path[1].kept[0]), number)
-        values = self._compare(group, found)
-        best = min(values, key=lambda name: values[name])
-        return ThinnedGroup(imitation=found[best], search=best, discrepancy=values[best])
+        candidates = self._compared(group, found)
+        return min(candidates, key=lambda one: one.discrepancy)
 
     def thin_within(self, group: ChannelGroup, epsilon: float, allowed: Allowed, number: int) -> ThinnedGroup:
         """As few units as keep the loss on the labels within `epsilon` of what it was before this group was thinned.
@@ -186,7 +222,8 @@ class Layerwise:
             low, high = -1, len(sizes)  # sizes[low] is too small; sizes[high] will do, or is the whole group
             while high - low > 1:
                 middle = (low + high) // 2
-                good = self.loss(group, path[sizes[middle]]) < limit
+                one = path[sizes[middle]]
+                good = self.loss(group, one, self.refit(group, one)) < limit
                 low, high = (low, middle) if good else (middle, high)
             if high < len(sizes):
                 found["local"] = path[sizes[high]]
@@ -196,15 +233,18 @@ class Layerwise:
                 found["global"] = within
         if not found:
             return ThinnedGroup(imitation=None, search="whole", discrepancy=math.nan)
-        values = self._compare(group, found)
-        best = min(found, key=lambda name: (found[name].size, values[name]))
-        return ThinnedGroup(imitation=found[best], search=best, discrepancy=values[best])
+        fewest = min(one.size for one in found.values())
+        candidates = self._compared(group, {name: one for name, one in found.items() if one.size == fewest})
+        return min(candidates, key=lambda one: one.discrepancy)
 
-    def _compare(self, group: ChannelGroup, found: Mapping[str, Imitation]) -> dict[str, float]:
-        """Discrepancies at the output; one alone needs none, and passes of the whole suffix are what takes long."""
-        if len(found) == 1:
-            return dict.fromkeys(found, math.nan)
-        return {name: self.discrepancy(group, imitation) for name, imitation in found.items()}
+    def _compared(self, group: ChannelGroup, found: Mapping[str, Imitation]) -> list[ThinnedGroup]:
+        """With discrepancies at the output; one alone needs none, and passes of the whole suffix take long."""
+        candidates = []
+        for name, imitation in found.items():
+            weights = self.refit(group, imitation)
+            value = math.nan if len(found) == 1 else self.discrepancy(group, imitation, weights)
+            candidates.append(ThinnedGroup(imitation=imitation, search=name, discrepancy=value, weights=weights))
+        return candidates
 
     def _global_to(self, group: ChannelGroup, width: int, first: int, number: int) -> Imitation:
         last: tuple[Vector, float] | None = None
@@ -225,8 +265,9 @@ class Layerwise:
                 return None
             if size > measured and size in widths:
                 measured = size
-                if self.loss(group, _imitation(a, value)) < limit:
-                    return _imitation(a, value)
+                one = _imitation(a, value)
+                if self.loss(group, one, self.refit(group, one)) < limit:
+                    return one
         return None
 
     def _global_search(self, group: ChannelGroup, number: int) -> GlobalImitation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +14,58 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from compress.greedy.allocation import Allowed, descend, first_within, hull
-from compress.greedy.costs import COSTS, Cost, Costs
+from compress.greedy.allocation import Allowed, Bounds, descend, first_within, hull
+from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
+from compress.greedy.latency import Latency, Stopwatch
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
-from compress.greedy.local import Imitation
-from compress.greedy.thinning import Thinned, scale_consumers, scales, shrink_plan
-from compress.greedy.trial import difference, proven
-from compress.shrink import ShrinkPlan
+from compress.greedy.refit import Weights
+from compress.greedy.thinning import Thinned, settle, shrink_plan
+from compress.greedy.trial import proven, relative_difference
+from compress.shrink import ShrinkPlan, apply_plan
 
 log = logging.getLogger(__name__)
 Pair = tuple[Tensor, Tensor]
 
-TARGETS = ("macs", "parameters", "size", "width", "loss_gap", "accuracy_drop")
+TARGETS = ("macs", "parameters", "size", "latency", "width", "loss_gap", "accuracy_drop")
+ROUNDINGS = (1, 4, 8, 16, 32)
+ROUNDED = ("macs", "parameters", "size", "latency", "width")  # targets whose widths are known before the search
+_FASTER = 0.98  # a coarser rounding must lower the latency by this factor, since it costs discrepancy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """When to stop: `kind` is one of `TARGETS`, its value as in `GreedyImitation`."""
+    """When to stop: `kind` is one of `TARGETS`, its value as in `GreedyImitation`.
+
+    further: bounds on other costs that must hold as well, where the kind is a cost.
+    """
 
     kind: str
     value: float
+    further: Bounds = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds on costs; what is no cost itself goes down by the MACs."""
+        for cost in COSTS:
+            if cost == self.kind:
+                return {cost: self.value, **self.further}
+        return {"macs": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """The result: the plan to apply, every group's fate, and what is left of each cost as a fraction."""
+    """The result: the plan to apply, every group's fate, and what is left of each cost as a fraction.
+
+    weights: refitted ones of consumers at their original size, which the model takes before it is cut.
+    """
 
     plan: ShrinkPlan
+    weights: Weights
     groups: Mapping[str, ThinnedGroup]
-    left: Mapping[Cost, float]
+    left: Mapping[str, float]
 
 
 class GreedyPruning:
@@ -58,7 +78,9 @@ class GreedyPruning:
         target: when to stop.
         search: how units are searched.
         streams, exclude: which groups; see `find_groups`.
-        round_to: widths are multiples of this many channels, where more are not needed.
+        round_to: widths are multiples of this many channels, where more are not needed; None: of as many of `ROUNDINGS`
+            as make the network fastest at the target.
+        stopwatch: times networks, for the target latency and for that choice.
 
     Raises:
         ValueError: data or model do not fit, or nothing can be thinned; the message says why.
@@ -74,7 +96,8 @@ class GreedyPruning:
         search: Search,
         streams: bool = False,
         exclude: Sequence[str] = (),
-        round_to: int = 1,
+        round_to: int | None = 1,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.model = copy.deepcopy(model).eval()
         self.calibration, self.held_out = list(calibration), list(held_out)
@@ -82,7 +105,8 @@ class GreedyPruning:
         self.round_to = round_to
         example = self.calibration[0][0]
         network = proven(self.model, find_groups(self.model, example, streams=streams, exclude=exclude), example)
-        narrow = {group.name for group in network.groups if len(self._allowed(group, network).widths()) < 2}
+        finest = [_allowed(group, network, round_to or 1) for group in network.groups]
+        narrow = {group.name for group, one in zip(network.groups, finest, strict=True) if len(one.widths()) < 2}
         self.network = replace(
             network,
             groups=tuple(group for group in network.groups if group.name not in narrow),
@@ -95,16 +119,24 @@ class GreedyPruning:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.network.left_out.items())[:5])
             raise ValueError(f"model: none of its channel groups can be thinned ({reasons})")
         self.groups = self.network.groups
-        self.allowed = [self._allowed(group, self.network) for group in self.groups]
-        self.choices = [allowed.widths() for allowed in self.allowed]
+        self.allowed = [_allowed(group, self.network, round_to or 1) for group in self.groups]
         self.costs = Costs(self.model, self.network)
+        timed = target.kind == "latency" or round_to is None
+        if timed and stopwatch is None:
+            raise ValueError(
+                "latency: networks must be timed, for this target and for round_to auto; recipes bring a stopwatch, in "
+                "Python GreedyImitation(...).timed_by(stopwatch) takes one"
+            )
+        self.latency = Latency(self.model, self.network, stopwatch) if timed and stopwatch is not None else None
 
     def check_target(self) -> None:
         """Raise ValueError where a bound on a cost is out of reach whatever is kept; the message says what is not."""
-        for kind in COSTS:
-            if kind == self.target.kind:
-                narrowest = [widths[0] for widths in self.choices]
-                first_within([narrowest], self.costs, kind, self.target.value, self.choices)
+        choices = self._choices(self.round_to or 1)
+        narrowest = [widths[0] for widths in choices]
+        if self.target.kind == "latency" and self.latency is not None:
+            self.latency.widest_within([narrowest], self.costs, self.target.value)
+        if self.target.kind in COSTS:
+            first_within([narrowest], self.costs, self.target.bounds, choices)
 
     def run(self, folder: Path | None = None) -> Pruned:
         """Search.
@@ -127,13 +159,40 @@ class GreedyPruning:
         return self._pruned(self._thin(finished, self._widths(finished)))
 
     def _widths(self, finished: Finished) -> list[int]:
-        for kind in COSTS:
-            if kind == self.target.kind:
-                path = self._path(self._curves(finished), kind)
-                return first_within(path, self.costs, kind, self.target.value, self.choices)
-        wanted = [self.target.value * group.units for group in self.groups]
-        pairs = zip(self.choices, wanted, strict=True)
+        """Those that meet the target; kept, because measurements differ from one time to the next."""
+        stored = finished.get("widths")
+        if stored is None:
+            curves = [] if self.target.kind == "width" else self._curves(finished)
+            rounding = self.round_to or self._fastest_rounding(curves)
+            stored = {"widths": np.array(self._meeting(self.target, curves, rounding))}
+            finished.put("widths", stored)
+        return [int(width) for width in stored["widths"]]
+
+    def _meeting(self, target: Target, curves: Sequence[Curve], rounding: int) -> list[int]:
+        choices = self._choices(rounding)
+        if target.kind != "width":
+            path = self._path(curves, target.bounds, choices)
+            if target.kind == "latency" and self.latency is not None:
+                return self.latency.widest_within(path, self.costs, target.value)
+            return first_within(path, self.costs, target.bounds, choices)
+        pairs = zip(choices, (target.value * group.units for group in self.groups), strict=True)
         return [max([w for w in widths if w <= most + 1e-9] or widths[:1]) for widths, most in pairs]
+
+    def _fastest_rounding(self, curves: Sequence[Curve]) -> int:
+        """The one whose network is fastest at the target; for latency itself, at that fraction of the MACs."""
+        assert self.latency is not None
+        best, least = 1, np.inf
+        target = replace(self.target, kind="macs") if self.target.kind == "latency" else self.target
+        for rounding in ROUNDINGS:
+            try:
+                widths = self._meeting(target, curves, rounding)
+            except ValueError:
+                continue  # so coarse that the target is out of reach
+            found = self.latency.of(widths)
+            if found < _FASTER * least:
+                best, least = rounding, found
+        log.info("widths are multiples of %d channels", best)
+        return best
 
     def _curves(self, finished: Finished) -> list[Curve]:
         curves: list[Curve] = []
@@ -149,9 +208,12 @@ class GreedyPruning:
             curves.append(curve)
         return curves
 
-    def _path(self, curves: Sequence[Curve], cost: Cost) -> list[list[int]]:
-        hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, self.choices, strict=True)]
-        return descend(self.costs, cost, hulls)
+    def _choices(self, rounding: int) -> list[list[int]]:
+        return [_allowed(group, self.network, rounding).widths() for group in self.groups]
+
+    def _path(self, curves: Sequence[Curve], bounds: Bounds, choices: Sequence[Sequence[int]]) -> list[list[int]]:
+        hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, choices, strict=True)]
+        return descend(self.costs, bounds, hulls)
 
     def _thin(self, finished: Finished, widths: Sequence[int] | None, prefix: str = "group") -> list[ThinnedGroup]:
         """Algorithm 2: to the given widths, or as far as the loss gap allows."""
@@ -172,7 +234,7 @@ class GreedyPruning:
             if stored is None:
                 finished.put(name, thinned.to_arrays())
             if thinned.imitation is not None:
-                layerwise.settle(group, thinned.imitation)
+                layerwise.settle(group, thinned.imitation, thinned.weights)
             found.append(thinned)
             kept = group.units if thinned.imitation is None else thinned.imitation.size
             log.info(
@@ -190,53 +252,65 @@ class GreedyPruning:
         """The narrowest network on the path of widths whose accuracy on held-out batches drops by so few points.
 
         Found by bisection with the imitations of the whole network, which algorithm 2 then searches anew; should the
-        result miss the bound after all, it goes back half of the way to the whole network until it holds.
+        result miss the bound after all, it goes back half of the way to the whole network until it holds. Scales
+        foretell nothing of refitted weights: with `refit` every step of the bisection is a search of its own.
         """
         curves = self._curves(finished)
-        path = self._path(curves, "macs")
-        whole = self._accuracy([])
+        path = self._path(curves, self.target.bounds, self._choices(self.round_to or 1))
+        whole = self._accuracy(self.model)
 
-        def drop(thinned: Thinned) -> float:
-            return 100 * (whole - self._accuracy(thinned))
+        def drop(masked: nn.Module) -> float:
+            return 100 * (whole - self._accuracy(masked))
+
+        def searched(place: int) -> list[ThinnedGroup]:
+            return self._thin(finished, path[place], prefix=f"path-{place:04d}")
 
         low, high = 0, len(path)
         while high - low > 1:
             middle = (low + high) // 2
-            kept = [
-                (group, curve.imitations[width])
-                for group, curve, width in zip(self.groups, curves, path[middle], strict=True)
-                if width < group.units
+            triple = zip(self.groups, curves, path[middle], strict=True)
+            estimate = [
+                ThinnedGroup(
+                    imitation=curve.imitations[width] if width < group.units else None, search="local", discrepancy=0.0
+                )
+                for group, curve, width in triple
             ]
-            good = drop(kept) <= self.target.value
+            good = drop(self._masked(searched(middle) if self.search.refit else estimate)) <= self.target.value
             low, high = (middle, high) if good else (low, middle)
         while low > 0:
-            found = self._thin(finished, path[low], prefix=f"path-{low:04d}")
-            if drop(self._thinned(found)) <= self.target.value:
+            found = searched(low)
+            if drop(self._masked(found)) <= self.target.value:
                 return self._pruned(found)
             low //= 2
-        least = drop(self._thinned(self._thin(finished, path[1], prefix="path-0001")))
+        least = drop(self._masked(searched(1)))
         raise ValueError(
             f"accuracy_drop: {self.target.value} points cannot be met; the widest thinner network loses {least:.2f} "
             f"of {100 * whole:.2f} % on {sum(len(y) for _, y in self.held_out)} held-out samples"
         )
 
     @torch.no_grad()
-    def _accuracy(self, thinned: Thinned) -> float:
-        masked = copy.deepcopy(self.model)
-        for group, imitation in thinned:
-            scale_consumers(masked, group, scales(group, imitation))
+    def _accuracy(self, masked: nn.Module) -> float:
         correct = sum(int((masked(x).argmax(dim=1) == y).sum()) for x, y in self.held_out)
         return correct / sum(len(y) for _, y in self.held_out)
 
-    def _thinned(self, found: Sequence[ThinnedGroup]) -> list[tuple[ChannelGroup, Imitation]]:
-        pairs = zip(self.groups, found, strict=True)
-        return [(group, one.imitation) for group, one in pairs if one.imitation is not None]
+    def _masked(self, found: Sequence[ThinnedGroup], dtype: torch.dtype | None = None) -> nn.Module:
+        """The scaled and masked network."""
+        masked = copy.deepcopy(self.model).to(dtype).requires_grad_(False)
+        for group, one in zip(self.groups, found, strict=True):
+            if one.imitation is not None:
+                settle(masked, group, one.imitation, one.weights)
+        return masked
 
     def _pruned(self, found: Sequence[ThinnedGroup]) -> Pruned:
-        thinned = self._thinned(found)
-        plan = shrink_plan(self.model, self.network, thinned)
-        probe = self.calibration[0][0][:2].double()
-        distance = difference(copy.deepcopy(self.model).double(), self.network, thinned, probe)
+        pairs = zip(self.groups, found, strict=True)
+        thinned: Thinned = [(group, one.imitation) for group, one in pairs if one.imitation is not None]
+        refit = self.search.refit
+        plan = shrink_plan(self.model, self.network, thinned, scaled=not refit)
+        masked = self._masked(found).double() if refit else self._masked(found, torch.float64)
+        readers = sorted({name for group, _ in thinned for name in group.consumers}) if refit else []
+        weights = {name: masked.get_submodule(name).weight.detach() for name in readers}  # type: ignore[operator]
+        cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
+        distance = relative_difference(masked, cut, self.calibration[0][0][:2].double())
         if distance > 1e-9:
             raise ValueError(
                 f"model: cut, its outputs differ by {distance:.1e} from those scaled and masked; please report this"
@@ -244,11 +318,15 @@ class GreedyPruning:
         widths = [
             g.units if one.imitation is None else one.imitation.size for g, one in zip(self.groups, found, strict=True)
         ]
+        left: dict[str, float] = {cost: self.costs.fraction(cost, widths) for cost in COSTS}
+        if self.latency is not None:
+            left["latency"] = self.latency.of(widths)
         notes = tuple(f"{name}: its channels stay, {reason}" for name, reason in self.network.left_out.items())
         return Pruned(
             plan=replace(plan, notes=notes, difference=distance),
+            weights=weights,
             groups={group.name: one for group, one in zip(self.groups, found, strict=True)},
-            left={cost: self.costs.fraction(cost, widths) for cost in COSTS},
+            left=left,
         )
 
     def _progress(self, label: str) -> Iterator[tuple[int, tuple[ChannelGroup, Allowed]]]:
@@ -256,8 +334,9 @@ class GreedyPruning:
         with logging_redirect_tqdm():
             yield from tqdm(pairs, desc=label, unit="group", disable=None, leave=False)
 
-    def _allowed(self, group: ChannelGroup, network: Network) -> Allowed:
-        """Widths by the channels that a unit has in the first layer that produces it."""
-        producer = group.name.split(" (")[0]
-        channels = int(np.isin(network.channels.outputs[producer], group.atoms[0]).sum())
-        return Allowed(units=group.units, channels=max(channels, 1), round_to=self.round_to)
+
+def _allowed(group: ChannelGroup, network: Network, rounding: int) -> Allowed:
+    """Widths by the channels that a unit has in the first layer that produces it."""
+    producer = group.name.split(" (")[0]
+    channels = int(np.isin(network.channels.outputs[producer], group.atoms[0]).sum())
+    return Allowed(units=group.units, channels=max(channels, 1), round_to=rounding)

@@ -104,7 +104,7 @@ class Replay:
         if not self.traced:
             return self.model(self.inputs[number])
         wanted = set(until)
-        places = [place for place, node in enumerate(self._nodes) if _calls(node, wanted)]
+        places = [place for place, node in enumerate(self._nodes) if wanted and _calls(node, wanted)]
         live = {
             # copies: layers that work in place must not change what the next run starts from
             node: tree_map_only(Tensor, torch.clone, value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from compress.greedy.groups import ChannelGroup, Network
 from compress.greedy.local import Imitation
@@ -38,13 +38,22 @@ def scale_consumers(model: nn.Module, group: ChannelGroup, factors: Vector) -> N
         module.weight.copy_(weight_from_blocks(module, (weight.double() * factor).to(weight.dtype)))  # type: ignore[operator]
 
 
-def shrink_plan(model: nn.Module, network: Network, thinned: Thinned) -> ShrinkPlan:
+@torch.no_grad()
+def settle(model: nn.Module, group: ChannelGroup, imitation: Imitation, weights: Mapping[str, Tensor]) -> None:
+    """Scale and mask the group's consumers in place; those with refitted `weights` take them instead."""
+    scale_consumers(model, group, scales(group, imitation))
+    for name, weight in weights.items():
+        model.get_submodule(name).weight.copy_(weight)  # type: ignore[operator]
+
+
+def shrink_plan(model: nn.Module, network: Network, thinned: Thinned, *, scaled: bool = True) -> ShrinkPlan:
     """The plan that keeps the chosen units and folds their scales into the consumers.
 
     Args:
         model: the model at its original size; only its layers' sizes are read.
         network: its groups.
         thinned: groups with what stays of them; the others stay whole.
+        scaled: whether scales are folded; False where the consumers' weights hold them already.
     """
     channels = network.channels
     removed = np.zeros(channels.count, dtype=bool)
@@ -54,8 +63,9 @@ def shrink_plan(model: nn.Module, network: Network, thinned: Thinned) -> ShrinkP
         gone[imitation.kept] = False
         removed[group.atoms[gone]] = True
         for name, columns in group.consumers.items():
-            whole = factors.setdefault(name, np.ones(len(channels.inputs[name])))
-            whole[columns] = scales(group, imitation)[:, None]
+            if scaled:
+                whole = factors.setdefault(name, np.ones(len(channels.inputs[name])))
+                whole[columns] = scales(group, imitation)[:, None]
     layers = {
         name: _layer_cut(module, channels.outputs[name], channels.inputs[name], removed, factors.get(name))
         for name, module in model.named_modules()

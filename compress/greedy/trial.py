@@ -59,6 +59,12 @@ def difference(model: nn.Module, network: Network, thinned: Thinned, batch: Tens
     for group, imitation in thinned:
         scale_consumers(masked, group, scales(group, imitation))
     apply_plan(cut, shrink_plan(model, network, thinned))
+    return relative_difference(masked, cut, batch)
+
+
+@torch.no_grad()
+def relative_difference(masked: nn.Module, cut: nn.Module, batch: Tensor) -> float:
+    """Largest difference of the outputs of two networks in eval mode, relative to the largest output."""
     largest = 0.0
     pairs = zip(tree_leaves(masked(batch)), tree_leaves(cut(batch)), strict=True)
     for expected, found in pairs:

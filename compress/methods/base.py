@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from compress.checks import require
 from compress.dynamics import MaskRecord
+from compress.greedy.latency import Stopwatch
 from compress.methods.outcome import Batches, Outcome
 from compress.suggestion import did_you_mean
 
@@ -135,6 +136,10 @@ class Method(ABC):
 
     def kept_in(self, folder: Path) -> Self:
         """The same method, which keeps there what takes long on attach, so that a stopped run goes on; or itself."""
+        return self
+
+    def timed_by(self, stopwatch: Stopwatch) -> Self:
+        """The same method, which measures latency by this; or itself, where it measures none."""
         return self
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,17 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from compress.checks import patterns, require, require_whole
+from compress.greedy.costs import COSTS
 from compress.greedy.discrepancy import DISCREPANCIES
+from compress.greedy.latency import Stopwatch
 from compress.greedy.layerwise import IMITATIONS, Search, ThinnedGroup
-from compress.greedy.pruning import TARGETS, GreedyPruning, Target
+from compress.greedy.pruning import ROUNDED, TARGETS, GreedyPruning, Target
 from compress.methods.base import Method, setting
 from compress.methods.outcome import Batches, Outcome
 from compress.shrink import ShrinkPlan, apply_plan
 
 _Pairs = list[tuple[Tensor, Tensor]]
-_MOST = {"macs": 1.0, "parameters": 1.0, "size": 1.0, "width": 1.0, "loss_gap": math.inf, "accuracy_drop": 100.0}
+_MOST = dict.fromkeys(TARGETS, 1.0) | {"loss_gap": math.inf, "accuracy_drop": 100.0}
 
 
 @dataclass(kw_only=True)
@@ -44,13 +47,16 @@ class GreedyImitation(Method):
     """Thin channel groups by local and global imitation, layer by layer (Ye et al. 2020, algorithms 1 and 2).
 
     ``attach`` searches on copies, then cuts the model in place: chosen channels stay, their scales N·a_i are folded
-    into the layers that read them. Training afterwards fine-tunes an ordinary smaller network. Exactly one of the
-    targets must be set.
+    into the layers that read them. Training afterwards fine-tunes an ordinary smaller network. One of the targets must
+    be set, or several of macs, parameters and size.
     """
 
     macs: float | None = setting(None, "target: at most this fraction of the multiply-accumulates is left, in (0, 1]")
     parameters: float | None = setting(None, "target: at most this fraction of the parameters is left, in (0, 1]")
     size: float | None = setting(None, "target: at most this fraction of the bytes of the weights is left, in (0, 1]")
+    latency: float | None = setting(
+        None, "target: at most this fraction of the latency is left, as measured on this machine, in (0, 1]"
+    )
     width: float | None = setting(None, "target: every group keeps this fraction of its channels, in (0, 1]")
     loss_gap: float | None = setting(
         None, "target: ε of the paper: every group loses channels while the cross-entropy rises by less than this"
@@ -62,14 +68,18 @@ class GreedyImitation(Method):
     exact_size: int = setting(
         0, "global imitation tries every channel up to this size (25 in the paper), then five by Taylor; 0: always"
     )
+    refit: bool = setting(False, "the layers that read the channels get new weights by least squares, not only scales")
     streams: bool = setting(False, "thin also what residual blocks add to")
     exclude: tuple[str, ...] = setting((), "patterns of names of layers that keep their outputs, such as layer4.*")
-    round_to: int = setting(1, "widths are multiples of this many channels")
+    round_to: int | str = setting(
+        1, "widths are multiples of this many channels; auto: of as many as make the network fastest, by measurement"
+    )
     calibration_batches: int = setting(8, "calibration batches, for the statistics")
     held_out_batches: int = setting(8, "further batches, for accuracy_drop")
     seed: int = setting(0, "which batches global imitation draws")
 
     folder: Path | None = field(default=None, init=False, repr=False, compare=False)
+    stopwatch: Stopwatch | None = field(default=None, init=False, repr=False, compare=False)
     _run: GreedyRun | None = field(default=None, init=False, repr=False, compare=False)
 
     name: ClassVar[str] = "greedy_imitation"
@@ -80,9 +90,12 @@ class GreedyImitation(Method):
         """Check target, search and data settings."""
         object.__setattr__(self, "exclude", patterns("exclude", self.exclude))
         chosen = {kind: getattr(self, kind) for kind in TARGETS if getattr(self, kind) is not None}
-        if len(chosen) != 1:
+        if not chosen or (len(chosen) > 1 and not set(chosen) <= set(COSTS)):
             given = ", ".join(chosen) or "none"
-            raise ValueError(f"macs: exactly one target must be set of {', '.join(TARGETS)}; set: {given}")
+            raise ValueError(
+                f"macs: exactly one target must be set of {', '.join(TARGETS)}, or several of {', '.join(COSTS)}; "
+                f"set: {given}"
+            )
         for kind, value in chosen.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             least = value > 0 if number and kind != "accuracy_drop" else number and value >= 0
@@ -94,8 +107,12 @@ class GreedyImitation(Method):
         )
         for key in ("exact_size", "seed"):
             require_whole(key, getattr(self, key), 0)
-        for key in ("round_to", "calibration_batches", "held_out_batches"):
+        for key in ("calibration_batches", "held_out_batches"):
             require_whole(key, getattr(self, key), 1)
+        if self.round_to != "auto":
+            require_whole("round_to", self.round_to, 1)
+        elif not set(chosen) <= set(ROUNDED):
+            raise ValueError(f"round_to: auto needs a target that tells widths beforehand: {', '.join(ROUNDED)}")
 
     def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
         """Nothing depends on the length of training."""
@@ -103,9 +120,20 @@ class GreedyImitation(Method):
 
     def kept_in(self, folder: Path) -> Self:
         """The same method, which writes a file for every finished group, and goes on with those it finds there."""
-        kept = replace(self)
+        kept = copy.copy(self)
         object.__setattr__(kept, "folder", folder)
+        object.__setattr__(kept, "_run", None)
         return kept
+
+    def timed_by(self, stopwatch: Stopwatch) -> Self:
+        """The same method, which measures latency by this: (thinned, whole network) -> fraction of the latency left.
+
+        Both are given on the CPU in eval mode; they must not be changed.
+        """
+        timed = copy.copy(self)
+        object.__setattr__(timed, "stopwatch", stopwatch)
+        object.__setattr__(timed, "_run", None)
+        return timed
 
     def attach(self, model: nn.Module, batches: Batches = ()) -> None:
         """Choose channels and cut ``model`` in place; its modes stay, its cut parameters are new objects.
@@ -122,6 +150,9 @@ class GreedyImitation(Method):
         pruning = self._prepare(model, batches)
         with torch.random.fork_rng(devices=[]):
             found = pruning.run(self.folder)
+        with torch.no_grad():
+            for name, weight in found.weights.items():
+                model.get_submodule(name).weight.copy_(weight)  # type: ignore[operator]
         apply_plan(model, found.plan)
         run = GreedyRun(applied=found.plan, groups=dict(found.groups))
         run.findings |= {f"{cost}_left": left for cost, left in found.left.items()}
@@ -159,24 +190,30 @@ class GreedyImitation(Method):
             raise ValueError("model: it has no parameters, so there are no channels to remove")
         if any(is_parametrized(module) for module in model.modules()):
             raise ValueError("model: it is parametrized; fold(model) before channels are removed")
-        kind = next(kind for kind in TARGETS if getattr(self, kind) is not None)
+        kind, *further = [kind for kind in TARGETS if getattr(self, kind) is not None]
         calibration, held_out = self._split(kind, batches, parameter.device)
         with torch.random.fork_rng(devices=[]):
             return GreedyPruning(
                 model,
                 calibration,
                 held_out,
-                target=Target(kind=kind, value=float(getattr(self, kind))),
+                target=Target(
+                    kind=kind,
+                    value=float(getattr(self, kind)),
+                    further={cost: float(getattr(self, cost)) for cost in COSTS if cost in further},
+                ),
                 search=Search(
                     imitation=self.imitation,
                     step="line_search" if self.line_search else "fixed",
                     discrepancy=self.discrepancy,
                     exact_size=self.exact_size,
                     seed=self.seed,
+                    refit=self.refit,
                 ),
                 streams=self.streams,
                 exclude=self.exclude,
-                round_to=self.round_to,
+                round_to=None if isinstance(self.round_to, str) else self.round_to,
+                stopwatch=self.stopwatch,
             )
 
     def _split(self, kind: str, batches: Batches, device: torch.device) -> tuple[_Pairs, _Pairs]:

@@ -28,6 +28,8 @@ TABLE: dict[str, Callable[[], GreedyImitation]] = {
     "parameters": lambda: GreedyImitation(parameters=0.5, imitation="local"),
     "size": lambda: GreedyImitation(size=0.7, imitation="global", discrepancy="squared"),
     "width": lambda: GreedyImitation(width=0.5, round_to=4),
+    "both bounds": lambda: GreedyImitation(macs=0.6, parameters=0.5),
+    "refit": lambda: GreedyImitation(macs=0.5, refit=True),
     "fixed": lambda: GreedyImitation(width=0.5, imitation="local", line_search=False),
     "exact": lambda: GreedyImitation(width=0.3, exact_size=25),
     "loss_gap": lambda: GreedyImitation(loss_gap=0.2),
@@ -67,6 +69,8 @@ def test_attach_makes_an_ordinary_smaller_network(make: Callable[[], GreedyImita
         assert wanted is None or 0.5 * wanted < pruner.run.findings[f"{target}_left"] <= wanted
     assert pruner.run.plan is not None
     replayed = apply_plan(before, ShrinkPlan.from_json(pruner.run.plan.to_json()))
+    if pruner.refit:  # the plan has the widths, the weights are new
+        replayed.load_state_dict(model.state_dict())
     assert same(replayed, model)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress_then_export.recipe import Recipe, parse_recipe
+from compress_then_export.recipe import Recipe, parse_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -34,3 +34,8 @@ def test_the_recipe_page_shows_every_key_with_its_default() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_recipe_files_are_valid(path: Path) -> None:
+    read_recipe(path)

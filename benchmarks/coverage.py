@@ -11,9 +11,10 @@ Three parts for each architecture, with random weights:
 - torch_pruning: the same by Torch-Pruning's MagnitudePruner as its README shows it, every setting a default, only the
   layer that gives the classes ignored; the smallest of six pruning ratios that halves the MACs.
 
-BatchNorm statistics are measured anew, then every file is run by stock onnxruntime and compared with the torch network that it was exported from. MACs are counted by
-torch (convolutions and matrix products with weights) on the networks themselves. An architecture is a process of its
-own with a limit of processor time; parts that are in the file already are not run again.
+BatchNorm statistics are measured anew, then every file is run by stock onnxruntime and compared with the torch network
+that it was exported from. MACs are counted by torch (convolutions and matrix products with weights) on the networks
+themselves. Every part is a process of its own with limits of processor time and memory; what is in the results file
+already is not run again.
 """
 
 from __future__ import annotations
@@ -220,7 +221,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         by_name.setdefault(row["name"], {})[row["part"]] = row
     lines = [
-        "| architecture | pixels | weights: difference | channels: MACs left | difference | Torch-Pruning: MACs left | difference |",
+        "| architecture | pixels | weights: difference | channels: MACs left | difference "
+        "| Torch-Pruning: MACs left | difference |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name in sorted(by_name):

@@ -19,7 +19,7 @@ import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.shrink.graph import Port, build_graph
+from compress.shrink.graph import Port, build_graph, is_barrier
 from compress.shrink.layers import channelwise_size, is_channelwise, is_layer, layer_size
 
 Indices = NDArray[np.int64]
@@ -54,7 +54,10 @@ def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = build_graph(model, inputs)
+        try:
+            graph = build_graph(model, inputs)
+        except Exception:  # a channel shuffle, say: what lies between such places may still be followed
+            graph = build_graph(model, inputs, barriers=True)
     names = {module: name for name, module in model.named_modules()}
     tied = _tied_parameters(model)
     classes = _UnionFind()
@@ -207,6 +210,8 @@ def _lock_reason(module: Any, side: str, indices: list[int], names: dict[nn.Modu
     name = names.get(module, "")
     if isinstance(module, Port):
         return "the model's input is added to it"
+    if is_barrier(module):
+        return "it passes a channel shuffle or the like, which cannot be followed"
     if isinstance(module, tp.ops._OutputOp):
         return "it reaches the model's output"
     if is_layer(module):

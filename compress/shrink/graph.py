@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compress.shrink.layers import is_fixed_map, layer_size
 
@@ -39,6 +41,46 @@ class _Opaque(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         raise NotImplementedError("this graph is only read, never differentiated")
+
+
+class _Barrier(torch.autograd.Function):
+    """The node of an operation through which no index mapping follows channels; `is_barrier` finds it again."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., Any], *tensors: Tensor) -> Any:
+        return tree_map_only(Tensor, torch.clone, compute(*tensors))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise NotImplementedError("this graph is only read, never differentiated")
+
+
+def _functions(*names: str) -> frozenset[Any]:
+    return frozenset(getattr(owner, name) for name in names for owner in (torch, Tensor) if hasattr(owner, name))
+
+
+class _Barriers(TorchFunctionMode):
+    """Within the block a channel shuffle, and whatever joins or splits channels around it, is a barrier."""
+
+    _moves = _functions(
+        "reshape", "view", "transpose", "permute", "movedim", "swapaxes", "flatten", "unflatten"
+    )  # barriers on five dimensions and more
+    _splits = _functions("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
+    _joins = _functions("cat", "concat", "concatenate", "stack", "hstack")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self._joins and args:
+            return _Barrier.apply(lambda *tensors: func(tensors, *args[1:], **kwargs), *args[0])  # type: ignore[no-untyped-call]
+        moved = func(*args, **kwargs)
+        if func in self._splits or (func in self._moves and max(args[0].dim(), moved.dim()) > 4):
+            return _Barrier.apply(lambda x: func(x, *args[1:], **kwargs), args[0])  # type: ignore[no-untyped-call]
+        return moved
+
+
+def is_barrier(module: object) -> bool:
+    """Whether a node of the graph stands for an operation through which channels cannot be followed."""
+    return isinstance(module, tp.ops._ElementWiseOp) and module._grad_fn.startswith(_Barrier.__name__)
 
 
 class Port(nn.Module):
@@ -79,10 +121,11 @@ def _opaque_forward(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
     return forward
 
 
-def build_graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def build_graph(model: nn.Module, inputs: tuple[Any, ...], *, barriers: bool = False) -> Any:
     """torch-pruning's dependency graph of `model`, whose parameters will require gradients.
 
-    Its nodes are the model's modules, a `Port` for each input, and the operations between them.
+    Its nodes are the model's modules, a `Port` for each input, and the operations between them. With `barriers` it
+    does not try to follow channels through channel shuffles, concatenations and splits: what lies between is followed.
     """
     maps: list[Any] = [module for module in model.modules() if is_fixed_map(module)]
     for module in maps:
@@ -93,11 +136,16 @@ def build_graph(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     pruners: dict[Any, Any] = {Port: _PortPruner()}
     for module in maps:
         pruners[type(module)] = _FixedMapPruner()
+
+    def forward(ported: nn.Module, x: tuple[Any, ...]) -> Any:
+        with _Barriers() if barriers else nullcontext():
+            return ported(*x)
+
     graph = tp.DependencyGraph()
     graph.build_dependency(
         _Ported(model, inputs),
         inputs,
-        forward_fn=lambda m, x: m(*x),
+        forward_fn=forward,
         output_transform=lambda out: list(_fresh_outputs(out)),
         customized_pruners=pruners,
         verbose=False,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from compress.attention import closed_attention, opened_copy
 from compress.greedy.allocation import Allowed, descend, first_within, hull
 from compress.greedy.costs import COSTS, Cost, Costs
 from compress.greedy.curves import Curve, measure_curve
@@ -76,8 +77,8 @@ class GreedyPruning:
         exclude: Sequence[str] = (),
         round_to: int = 1,
     ) -> None:
-        self.model = copy.deepcopy(model).eval()
         self.calibration, self.held_out = list(calibration), list(held_out)
+        self.model = opened_copy(model, self.calibration[0][0])
         self.target, self.search = target, search
         self.round_to = round_to
         example = self.calibration[0][0]
@@ -88,6 +89,7 @@ class GreedyPruning:
             groups=tuple(group for group in network.groups if group.name not in narrow),
             left_out={
                 **network.left_out,
+                **closed_attention(self.model),
                 **dict.fromkeys(sorted(narrow), f"no multiple of {round_to} channels is below its width"),
             },
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from compress.attention import OpenAttention
 from compress.shrink.layers import is_fixed_map, layer_size
 
 
@@ -121,6 +122,18 @@ def _opaque_forward(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
     return forward
 
 
+def _barrier_forward(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """An attention as one barrier: what goes on between its layers is known without the graph."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        found = compute(*args, **kwargs)
+        seen, *others = found if isinstance(found, tuple) else (found,)
+        seen = _Barrier.apply(lambda *_: seen, *[x for x in args if isinstance(x, Tensor)])  # type: ignore[no-untyped-call]
+        return (seen, *others) if isinstance(found, tuple) else seen
+
+    return forward
+
+
 def build_graph(model: nn.Module, inputs: tuple[Any, ...], *, barriers: bool = False) -> Any:
     """torch-pruning's dependency graph of `model`, whose parameters will require gradients.
 
@@ -130,6 +143,9 @@ def build_graph(model: nn.Module, inputs: tuple[Any, ...], *, barriers: bool = F
     maps: list[Any] = [module for module in model.modules() if is_fixed_map(module)]
     for module in maps:
         module.forward = _opaque_forward(module.forward)
+    for module in model.modules():
+        if isinstance(module, OpenAttention):
+            module.forward = _barrier_forward(module.forward)
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)

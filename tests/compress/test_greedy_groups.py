@@ -221,7 +221,9 @@ def test_around_a_channel_shuffle_what_never_meets_it_is_thinned(
         "between": ["last"],
     }
     if barriers:
-        assert network.left_out["first"] == "it passes a channel shuffle or the like, which cannot be followed"
+        assert (
+            network.left_out["first"] == "it passes a channel shuffle, attention or the like, which cannot be followed"
+        )
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,14 @@ def opened(module: nn.Module) -> OpenAttention | None:
 def open_attention(model: nn.Module) -> nn.Module:
     """Replace every attention in `model` by its opened twin, in place, and return the model.
 
-    One that has two names in the model, or is the model, stays.
+    One that is the model itself stays, and one that shares itself or a parameter with another place in the model.
     """
-    names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    for name, module in list(model.named_modules()):
-        twin = opened(module) if name and names[id(module)] == 1 else None
+    places = [(name, module) for name, module in model.named_modules(remove_duplicate=False)]
+    uses = Counter(id(module) for _, module in places)
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for name, module in places:
+        alone = uses[id(module)] == 1 and all(owners[id(p)] == 1 for p in module.parameters())
+        twin = opened(module) if name and alone else None
         if twin is not None and twin is not module:
             model.set_submodule(name, twin)
     return model
@@ -75,7 +78,7 @@ def opened_copy(model: nn.Module, example: Tensor) -> nn.Module:
 def closed_attention(model: nn.Module) -> dict[str, str]:
     """Name of an attention -> why its heads stay."""
     return {
-        name: "it is attention of a kind that cannot be opened"
+        name: "it is attention of a kind that cannot be opened, or shared"
         for name, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention)
     }

@@ -55,13 +55,14 @@ def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
 @torch.no_grad()
 def difference(model: nn.Module, network: Network, thinned: Thinned, batch: Tensor) -> float:
     """Largest difference of the outputs of the cut and of the scaled-and-masked network, relative to the largest."""
-    masked, cut = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    masked = copy.deepcopy(model).eval()
     for group, imitation in thinned:
         scale_consumers(masked, group, scales(group, imitation))
-    apply_plan(cut, shrink_plan(model, network, thinned))
+    wanted = tree_leaves(masked(batch))
+    del masked  # a large network need not be there three times
+    cut = apply_plan(copy.deepcopy(model).eval(), shrink_plan(model, network, thinned))
     largest = 0.0
-    pairs = zip(tree_leaves(masked(batch)), tree_leaves(cut(batch)), strict=True)
-    for expected, found in pairs:
+    for expected, found in zip(wanted, tree_leaves(cut(batch)), strict=True):
         if isinstance(expected, Tensor):
             if expected.shape != found.shape or not bool(expected.isfinite().all()):
                 return float("inf")

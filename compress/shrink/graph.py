@@ -63,15 +63,16 @@ def _functions(*names: str) -> frozenset[Any]:
 class _Barriers(TorchFunctionMode):
     """Within the block a channel shuffle, and whatever joins or splits channels around it, is a barrier."""
 
-    _moves = _functions(
-        "reshape", "view", "transpose", "permute", "movedim", "swapaxes", "flatten", "unflatten"
-    )  # barriers on five dimensions and more
+    # barriers where there are five dimensions and more: with four, channels keep their place
+    _moves = _functions("reshape", "view", "transpose", "permute", "movedim", "swapaxes", "flatten", "unflatten")
     _splits = _functions("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
     _joins = _functions("cat", "concat", "concatenate", "stack", "hstack")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self._joins and args:
+        if not args:
+            return func(*args, **kwargs)
+        if func in self._joins:
             return _Barrier.apply(lambda *tensors: func(tensors, *args[1:], **kwargs), *args[0])  # type: ignore[no-untyped-call]
         moved = func(*args, **kwargs)
         if func in self._splits or (func in self._moves and max(args[0].dim(), moved.dim()) > 4):
@@ -128,7 +129,7 @@ def _barrier_forward(compute: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         found = compute(*args, **kwargs)
         seen, *others = found if isinstance(found, tuple) else (found,)
-        seen = _Barrier.apply(lambda *_: seen, *[x for x in args if isinstance(x, Tensor)])  # type: ignore[no-untyped-call]
+        seen = _Barrier.apply(lambda *_: seen, *[x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)])  # type: ignore[no-untyped-call]
         return (seen, *others) if isinstance(found, tuple) else seen
 
     return forward

@@ -155,6 +155,9 @@ def test_what_is_not_opened() -> None:
     shared["b"] = shared["a"]
     assert open_attention(shared)["a"] is shared["b"]
     assert isinstance(shared["a"], nn.MultiheadAttention)
+    tied = nn.ModuleList([nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2)])
+    tied[1].in_proj_weight = tied[0].in_proj_weight  # type: ignore[assignment]
+    assert [type(module) for module in open_attention(tied)] == [nn.MultiheadAttention] * 2  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="attn_mask: is_causal is a hint"):
         opened(nn.MultiheadAttention(8, 2))(*[torch.zeros(1, 3, 8)] * 3, is_causal=True)  # type: ignore[misc]
 
@@ -245,7 +248,7 @@ def test_attention_that_stays_closed_says_so() -> None:
     pruner = GreedyImitation(width=0.5, imitation="local")
     pruner.attach(model, [(torch.randn(4, 3, 16, 16), torch.arange(4))])
     (note,) = [note for note in pruner.run.plan.notes if "layer_1.self_attention" in note]  # type: ignore[union-attr]
-    assert note.endswith("its channels stay, it is attention of a kind that cannot be opened")
+    assert note.endswith("its channels stay, it is attention of a kind that cannot be opened, or shared")
     assert [type(layer.self_attention) for layer in model.encoder.layers] == [PlainAttention, Own]  # type: ignore[union-attr]
 
 

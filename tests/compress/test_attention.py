@@ -90,10 +90,8 @@ def test_plain_attention_is_multi_head_attention(
     if masked == "each head":
         masks["attn_mask"] = draw(BATCH * HEADS, TOKENS, TOKENS + 1, seed=7)
     if masked in ("padding", "both"):
-        masks["key_padding_mask"] = torch.arange(TOKENS + 1).expand(BATCH, -1) >= 3
-        masks["key_padding_mask"] = (
-            masks["key_padding_mask"] if masked == "padding" else masks["key_padding_mask"] * -9.0
-        )
+        late = torch.arange(TOKENS + 1).expand(BATCH, -1) >= 3
+        masks["key_padding_mask"] = late if masked == "padding" else late.double() * -9
     if not batch_first:
         inputs = [x.transpose(0, 1) for x in inputs]
     for average in (True, False):

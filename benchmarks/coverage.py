@@ -230,16 +230,19 @@ def table(rows: list[dict[str, Any]]) -> str:
         pixels = next((str(row["pixels"]) for row in parts.values() if "pixels" in row), "")
         cells = [name, pixels]
         for part in PARTS:
-            row = parts.get(part, {"error": "not run"})
-            if "error" in row:
-                cells += ["**no**"] if part == "weights" else ["**no**", row["error"].replace("|", "/")]
+            row = parts.get(part)
+            if row is None:
+                cells += ["not run"] if part == "weights" else ["not run", ""]
+            elif "error" in row:
+                reason = row["error"].replace("|", "/")
+                cells += [f"**no**: {reason}"] if part == "weights" else ["**no**", reason]
             else:
                 left = [] if part == "weights" else [f"{row['macs_left']:.3f}"]
                 cells += [*left, f"{row['difference']:.0e}"]
         lines.append("| " + " | ".join(cells) + " |")
     for part in PARTS:
-        done = sum("error" not in parts.get(part, {"error": ""}) for parts in by_name.values())
-        lines += ["", f"{part}: {done} of {len(by_name)}"]
+        run = [parts[part] for parts in by_name.values() if part in parts]
+        lines += ["", f"{part}: {sum('error' not in row for row in run)} of the {len(run)} that were run"]
     return "\n".join(lines)
 
 

@@ -42,7 +42,7 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
             order.setdefault(name, len(order))
             counts[name] = counts.get(name, 0) + 1
             if is_layer(module):
-                places = output.numel() // (len(output) * layer_size(module).outputs)
+                places = output.numel() // (len(example) * layer_size(module).outputs)
                 positions[name] = positions.get(name, 0) + places
 
         module.register_forward_hook(hook)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compress.attention import OpenAttention
 from compress.greedy.groups import Network
 from compress.shrink.channels import Indices
 from compress.shrink.layers import is_channelwise, is_fixed_map, is_layer, layer_size
@@ -55,6 +56,9 @@ class Costs:
             elif is_channelwise(module):
                 sides.append((self._counts(channels.through[name]), (np.zeros(len(self.full)), 1.0)))
                 prices.append(_channelwise_price(module))
+            elif isinstance(module, OpenAttention):
+                sides.append((self._counts(channels.heads[name]), (np.zeros(len(self.full)), 1.0)))
+                prices.append(_attention_price(module))
         self._out, self._in = (np.stack([pair[side][0] for pair in sides]) for side in (0, 1))
         self._out0, self._in0 = (np.array([pair[side][1] for pair in sides]) for side in (0, 1))
         self._product = {cost: np.array([price[0][cost] for price in prices]) for cost in COSTS}
@@ -109,6 +113,13 @@ def _channelwise_price(module: nn.Module) -> tuple[_Price, _Price]:
     parameters = list(module.parameters(recurse=False))
     held = [t for t in (*parameters, *module.buffers(recurse=False)) if t.dim() == 1]
     return _FREE, {"macs": 0, "parameters": len(parameters), "size": sum(t.element_size() for t in held)}
+
+
+def _attention_price(module: OpenAttention) -> tuple[_Price, _Price]:
+    """Of each head, what the layers within do not hold."""
+    held = [module.get_parameter(name) for name in module.axes()]
+    numbers, size = (sum(measure(p) for p in held) / module.heads for measure in (Tensor.numel, _bytes))
+    return _FREE, {"macs": 0, "parameters": numbers, "size": size}
 
 
 def _bytes(tensor: Tensor) -> int:

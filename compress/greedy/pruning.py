@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from compress.attention import closed_attention, opened_copy
 from compress.greedy.allocation import Allowed, Bounds, descend, first_within, hull
 from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
@@ -99,8 +100,8 @@ class GreedyPruning:
         round_to: int | None = 1,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        self.model = copy.deepcopy(model).eval()
         self.calibration, self.held_out = list(calibration), list(held_out)
+        self.model = opened_copy(model, self.calibration[0][0])
         self.target, self.search = target, search
         self.round_to = round_to
         example = self.calibration[0][0]
@@ -112,6 +113,7 @@ class GreedyPruning:
             groups=tuple(group for group in network.groups if group.name not in narrow),
             left_out={
                 **network.left_out,
+                **closed_attention(self.model),
                 **dict.fromkeys(sorted(narrow), f"no multiple of {round_to} channels is below its width"),
             },
         )
@@ -310,7 +312,9 @@ class GreedyPruning:
         readers = sorted({name for group, _ in thinned for name in group.consumers}) if refit else []
         weights = {name: masked.get_submodule(name).weight.detach() for name in readers}  # type: ignore[operator]
         cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
-        distance = relative_difference(masked, cut, self.calibration[0][0][:2].double())
+        example = self.calibration[0][0][:2].double()
+        with torch.no_grad():
+            distance = relative_difference(masked(example), cut(example))
         if distance > 1e-9:
             raise ValueError(
                 f"model: cut, its outputs differ by {distance:.1e} from those scaled and masked; please report this"

@@ -14,6 +14,7 @@ from compress.greedy.local import Imitation
 from compress.shrink.channels import Indices
 from compress.shrink.layers import is_layer, layer_size, weight_blocks, weight_from_blocks
 from compress.shrink.plan import ChannelCut, LayerCut, ShrinkPlan
+from compress.shrink.propose import head_cuts
 
 Flags = NDArray[np.bool_]
 Vector = NDArray[np.float64]
@@ -72,9 +73,11 @@ def shrink_plan(model: nn.Module, network: Network, thinned: Thinned, *, scaled:
         if is_layer(module)
     }
     cuts = {name: ChannelCut(channels=len(row), kept=_kept(row, removed)) for name, row in channels.through.items()}
+    layers = {name: cut for name, cut in layers.items() if _does_something(cut)}
     return ShrinkPlan(
-        layers={name: cut for name, cut in layers.items() if _does_something(cut)},
+        layers=layers,
         channels={name: cut for name, cut in cuts.items() if len(cut.kept) < cut.channels},
+        heads=head_cuts(channels, removed, layers),
     )
 
 

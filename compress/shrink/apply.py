@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from compress.attention import OpenAttention, opened
 from compress.shrink.layers import (
     LayerSize,
     channelwise_size,
@@ -18,7 +20,7 @@ from compress.shrink.layers import (
     weight_blocks,
     weight_from_blocks,
 )
-from compress.shrink.plan import ChannelCut, LayerCut, PlanError, ShrinkPlan
+from compress.shrink.plan import ChannelCut, HeadCut, LayerCut, PlanError, ShrinkPlan
 
 
 def apply_plan(model: nn.Module, plan: ShrinkPlan) -> nn.Module:
@@ -26,20 +28,29 @@ def apply_plan(model: nn.Module, plan: ShrinkPlan) -> nn.Module:
 
     On a copy of the masked model this gives the same shrunk model again; on a freshly built one it gives the
     architecture, into which the saved weights are then loaded. Cut parameters are new objects (build the optimizer
-    afterwards); their `requires_grad`, dtype, device and the train/eval modes stay, gradients are dropped.
+    afterwards); their `requires_grad`, dtype, device and the train/eval modes stay, gradients are dropped. An attention
+    that loses heads is replaced by its opened twin, without hooks.
 
     Raises:
         PlanError: (a ValueError) the plan belongs to another model. Nothing has been changed then.
     """
     modules = dict(model.named_modules())
-    steps: list[Callable[[], None]] = []
+    steps: list[Callable[[], object]] = []
+    last: list[Callable[[], object]] = []
+    for name, head_cut in plan.heads.items():
+        module = _find(modules, name)
+        attention = _plan_heads(name, module, head_cut, plan)
+        if attention is not module:
+            modules |= {f"{name}.{inner}": part for inner, part in attention.named_modules() if inner}
+            steps.append(partial(model.set_submodule, name, attention))
+        last.append(partial(attention.keep_heads, head_cut.kept))
     for name, cut in plan.layers.items():
         module = _find(modules, name)
         steps.append(_plan_layer(name, module, cut))
     for name, channel_cut in plan.channels.items():
         module = _find(modules, name)
         steps.append(_plan_channels(name, module, channel_cut))
-    for step in steps:
+    for step in (*steps, *last):
         step()
     return model
 
@@ -67,6 +78,23 @@ def _find(modules: dict[str, nn.Module], name: str) -> nn.Module:
     if name not in modules:
         raise PlanError(f"the plan names the module {name!r}, which this model does not have")
     return modules[name]
+
+
+def _plan_heads(name: str, module: nn.Module, cut: HeadCut, plan: ShrinkPlan) -> OpenAttention:
+    attention = opened(module) if name else None
+    if attention is None:
+        raise PlanError(f"{name!r}: the plan removes attention heads, this model has a {type(module).__name__} there")
+    if attention.heads != cut.heads:
+        raise PlanError(f"{name}: the plan is for {cut.heads} heads, this model has {attention.heads}")
+    kept = set(cut.kept)
+    for side, layers in (("outputs", attention.outputs()), ("inputs", attention.inputs())):
+        for layer, heads in layers.items():
+            wanted = tuple(index for index, head in enumerate(heads) if head in kept)
+            found = plan.layers.get(f"{name}.{layer}")
+            have = tuple(range(len(heads))) if found is None else getattr(found, f"kept_{side}")
+            if have != wanted:
+                raise PlanError(f"{name}.{layer}: its kept {side} are not those of the heads that stay")
+    return attention
 
 
 def _plan_layer(name: str, module: nn.Module, cut: LayerCut) -> Callable[[], None]:

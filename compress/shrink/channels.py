@@ -19,7 +19,8 @@ import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.shrink.graph import Port, build_graph
+from compress.attention import OpenAttention
+from compress.shrink.graph import Port, build_graph, is_barrier
 from compress.shrink.layers import channelwise_size, is_channelwise, is_layer, layer_size
 
 Indices = NDArray[np.int64]
@@ -32,6 +33,7 @@ class Channels:
 
     outputs, inputs: layer name -> [channels] atom of every output and input channel.
     through: name of a channelwise module -> [channels] atom of every channel.
+    heads: name of an opened attention -> [heads] atom of every head; the layers in it have their places in the others.
     locked: atom -> why it must stay, a sentence fragment.
     part: [count] connected component of every atom: the unit that is given up when it does not verify.
     summed: atoms that pass an addition of two branches, such as the stream of a residual network.
@@ -41,6 +43,7 @@ class Channels:
     outputs: dict[str, Indices]
     inputs: dict[str, Indices]
     through: dict[str, Indices]
+    heads: dict[str, Indices]
     locked: dict[int, str]
     part: Indices
     summed: frozenset[int]
@@ -54,7 +57,10 @@ def trace_channels(model: nn.Module, inputs: tuple[Any, ...]) -> Channels:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = build_graph(model, inputs)
+        try:
+            graph = build_graph(model, inputs)
+        except Exception:  # a channel shuffle, say: what lies between such places may still be followed
+            graph = build_graph(model, inputs, barriers=True)
     names = {module: name for name, module in model.named_modules()}
     tied = _tied_parameters(model)
     classes = _UnionFind()
@@ -171,19 +177,28 @@ def _number(model: nn.Module, classes: _UnionFind, locks: list[tuple[Element, st
             inputs[name] = outputs[name] if through_it else atoms(module, "in", size.inputs)
         elif is_channelwise(module):
             through[name] = atoms(module, "both", channelwise_size(module))
+    heads: dict[str, Indices] = {}
+    count = len(numbers)
+    for name, module in model.named_modules():
+        if isinstance(module, OpenAttention):
+            row = heads[name] = np.arange(count, count + module.heads)
+            count += module.heads
+            outputs.update({f"{name}.{layer}": row[list(of)] for layer, of in module.outputs().items()})
+            inputs.update({f"{name}.{layer}": row[list(of)] for layer, of in module.inputs().items()})
     locked = {numbers[key]: reason for here, reason in locks if (key := classes.find(here)) in numbers}
     grouped = [name for name in outputs if len(outputs[name]) and layer_size(model.get_submodule(name)).groups > 1]
-    part = _parts(len(numbers), [*outputs.values(), *inputs.values(), *through.values()])
+    part = _parts(count, [*outputs.values(), *inputs.values(), *through.values()])
     for name in grouped:  # its inputs and outputs must be cut in step
         first, second = outputs[name][outputs[name] >= 0], inputs[name][inputs[name] >= 0]
         if len(first) and len(second):
             part[part == part[second[0]]] = part[first[0]]
     summed = frozenset(numbers[key] for here in sums if (key := classes.find(here)) in numbers)
     return Channels(
-        count=len(numbers),
+        count=count,
         outputs=outputs,
         inputs=inputs,
         through=through,
+        heads=heads,
         locked=locked,
         part=part,
         summed=summed,
@@ -207,6 +222,8 @@ def _lock_reason(module: Any, side: str, indices: list[int], names: dict[nn.Modu
     name = names.get(module, "")
     if isinstance(module, Port):
         return "the model's input is added to it"
+    if is_barrier(module):
+        return "it passes a channel shuffle, attention or the like, which cannot be followed"
     if isinstance(module, tp.ops._OutputOp):
         return "it reaches the model's output"
     if is_layer(module):

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 SCHEMA = 1
 _LARGEST = 2**31 - 1
-_Cut = TypeVar("_Cut", "LayerCut", "ChannelCut")
+_Cut = TypeVar("_Cut", "LayerCut", "ChannelCut", "HeadCut")
 
 
 class PlanError(ValueError):
@@ -79,6 +80,21 @@ class ChannelCut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadCut:
+    """What happens to an attention: it is opened (`compress.attention`), and only the heads `kept` of `heads` stay.
+
+    Its inner layers have cuts of their own, under the names that they have once it is open.
+    """
+
+    heads: int
+    kept: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_count("heads", self.heads)
+        _check_kept("kept", self.kept, self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShrinkPlan:
     """Everything needed to cut a model of the original shape: module name -> cut.
 
@@ -89,14 +105,18 @@ class ShrinkPlan:
 
     layers: Mapping[str, LayerCut] = field(default_factory=dict)
     channels: Mapping[str, ChannelCut] = field(default_factory=dict)
+    heads: Mapping[str, HeadCut] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     difference: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
         object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
-        if both := set(self.layers) & set(self.channels):
-            raise PlanError(f"{min(both)!r} stands in the plan twice, as layer and as channels")
+        object.__setattr__(self, "heads", MappingProxyType(dict(self.heads)))
+        kinds = {"layer": self.layers, "channels": self.channels, "heads": self.heads}
+        for (first, one), (second, other) in combinations(kinds.items(), 2):
+            if both := set(one) & set(other):
+                raise PlanError(f"{min(both)!r} stands in the plan twice, as {first} and as {second}")
 
     @property
     def removed_outputs(self) -> int:
@@ -109,6 +129,7 @@ class ShrinkPlan:
             "schema": SCHEMA,
             "layers": {name: vars(cut) for name, cut in self.layers.items()},
             "channels": {name: vars(cut) for name, cut in self.channels.items()},
+            "heads": {name: vars(cut) for name, cut in self.heads.items()},
             "notes": list(self.notes),
             "difference": self.difference,
         }
@@ -130,7 +151,8 @@ class ShrinkPlan:
     @classmethod
     def from_document(cls, document: Any) -> ShrinkPlan:
         """Read a plan from parsed JSON, with the same distrust and the same errors as `from_json`."""
-        rows = _check_keys(document, "the plan", {"schema", "layers", "channels", "notes", "difference"}, set())
+        needed = {"schema", "layers", "channels", "notes", "difference"}
+        rows = _check_keys(document, "the plan", needed, {"heads"})
         if type(rows["schema"]) is not int or rows["schema"] != SCHEMA:
             raise PlanError(f"shrink plan schema {rows['schema']!r} is not known here, this version reads {SCHEMA}")
         if not isinstance(rows["notes"], list) or not all(isinstance(note, str) for note in rows["notes"]):
@@ -141,6 +163,7 @@ class ShrinkPlan:
         return cls(
             layers={name: _layer_cut(name, row) for name, row in _check_dict(rows["layers"], "layers").items()},
             channels={name: _channel_cut(name, row) for name, row in _check_dict(rows["channels"], "channels").items()},
+            heads={name: _head_cut(name, row) for name, row in _check_dict(rows.get("heads", {}), "heads").items()},
             notes=tuple(rows["notes"]),
             difference=difference,
         )
@@ -177,6 +200,12 @@ def _channel_cut(name: str, row: Any) -> ChannelCut:
     row = dict(_check_keys(row, name, {"channels", "kept"}, set()))
     row["kept"] = _check_list(row["kept"], name)
     return _named(name, ChannelCut, row)
+
+
+def _head_cut(name: str, row: Any) -> HeadCut:
+    row = dict(_check_keys(row, name, {"heads", "kept"}, set()))
+    row["kept"] = _check_list(row["kept"], name)
+    return _named(name, HeadCut, row)
 
 
 def _named(name: str, make: type[_Cut], row: dict[str, Any]) -> _Cut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 
 from compress.shrink.channels import Channels, Indices
 from compress.shrink.dead import Flags, Reader, alive_rows, find_dead, is_through, settle_kept
-from compress.shrink.plan import ChannelCut, LayerCut, ShrinkPlan
+from compress.shrink.plan import ChannelCut, HeadCut, LayerCut, ShrinkPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,9 @@ class Analysis:
                 layers[name] = cut
         cuts = {name: ChannelCut(channels=len(row), kept=_kept(row, removed)) for name, row in channels.through.items()}
         return ShrinkPlan(
-            layers=layers, channels={name: cut for name, cut in cuts.items() if len(cut.kept) < cut.channels}
+            layers=layers,
+            channels={name: cut for name, cut in cuts.items() if len(cut.kept) < cut.channels},
+            heads=head_cuts(channels, removed, layers),
         )
 
     def notes(self, given_up: frozenset[int]) -> tuple[str, ...]:
@@ -72,6 +75,15 @@ class Analysis:
                 why = "a constant arrives behind them that zero padding keeps from being folded into a bias"
                 found.setdefault(int(row[index]), why if constant else "what arrives behind them is not constant")
         return found
+
+
+def head_cuts(channels: Channels, removed: Flags, layers: Mapping[str, LayerCut]) -> dict[str, HeadCut]:
+    """The cuts of all attention whose inner layers are cut."""
+    return {
+        name: HeadCut(heads=len(row), kept=_kept(row, removed))
+        for name, row in channels.heads.items()
+        if any(layer.startswith(f"{name}.") for layer in layers)
+    }
 
 
 def _layer_cut(

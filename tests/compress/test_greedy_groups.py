@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from compress.greedy.groups import Network, find_groups
 from compress.greedy.thinning import scale_consumers, scales, shrink_plan
 from compress.greedy.trial import proven
 from compress.shrink import ShrinkPlan, apply_plan
+from compress.shrink.graph import build_graph
 from compress_then_export.models import build, describe
 
 #: source -> (image size, groups, with streams)
@@ -28,6 +30,7 @@ NETWORKS = {
     "builtin:wrn28-2": (32, 13, 16),
     "torchvision:resnet18": (64, 8, 12),
     "torchvision:mobilenet_v3_small": (64, 23, 27),
+    "torchvision:shufflenet_v2_x0_5": (64, 18, 18),
 }
 SLOW = {
     "torchvision:mobilenet_v2": (64, 20, 25),
@@ -183,8 +186,54 @@ def test_what_does_not_verify_is_left_out() -> None:
     assert "cut, it does not compute" in network.left_out["first"]
 
 
-def test_errors() -> None:
+class Mixed(nn.Module):
+    """Half of the channels pass by, then the halves are interleaved: a block of ShuffleNetV2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.expand, self.project = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1)
+        self.between, self.last = nn.Conv2d(8, 5, 1), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, changed = self.first(x).chunk(2, 1)
+        x = torch.cat([kept, self.project(F.relu(self.expand(changed)))], 1)
+        size = x.shape
+        x = x.view(size[0], 2, 4, *size[2:]).transpose(1, 2).contiguous().view(size)
+        y: Tensor = self.last(F.relu(self.between(x)))
+        return y
+
+
+@pytest.mark.parametrize("barriers", [False, True])
+def test_around_a_channel_shuffle_what_never_meets_it_is_thinned(
+    barriers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either the trial finds that a guess about the shuffle was wrong, or nothing is guessed about it."""
+
+    def cautious(*args: Any, **_: object) -> Any:
+        return build_graph(*args, barriers=True)
+
+    if barriers:
+        monkeypatch.setattr("compress.shrink.channels.build_graph", cautious)
+    torch.manual_seed(0)
+    model, x = Mixed(), torch.randn(2, 3, 5, 5)
+    network = network_of(model, x)
+    assert {group.name: list(group.consumers) for group in network.groups} == {
+        "expand": ["project"],
+        "between": ["last"],
+    }
+    if barriers:
+        assert (
+            network.left_out["first"] == "it passes a channel shuffle, attention or the like, which cannot be followed"
+        )
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"batches: the model does not run on inputs of shape \[1, 4, 4\]"):
         find_groups(Gated(), torch.randn(2, 1, 4, 4))
-    with pytest.raises(ValueError, match="model: its channels cannot be followed"):
-        find_groups(build("torchvision:shufflenet_v2_x0_5"), torch.randn(1, 3, 64, 64))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise IndexError("lost")
+
+    monkeypatch.setattr("compress.shrink.channels.build_graph", refuse)
+    with pytest.raises(ValueError, match="model: its channels cannot be followed \\(IndexError: lost\\); prune single"):
+        find_groups(Gated(), torch.randn(2, 3, 4, 4))

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from pipeline_checks import run
 
+from compress.attention import PlainAttention
 from compress.greedy.layerwise import Layerwise
 from compress.shrink import load_shrunk
+from compress_then_export.cli import main
 from compress_then_export.models import build
 
 STAGE = "{method: greedy_imitation, macs: 0.5, calibration_batches: 2, round_to: 2, train: {epochs: 1, teacher: 0.5}}"
@@ -69,3 +73,41 @@ def test_errors_come_before_training(tmp_path: Path, stage: str, code: int, mess
     assert result.exit_code == code, result.stderr
     assert message in result.stderr
     assert "epoch" not in result.stderr
+
+
+VIT = """
+import torch
+from compress_then_export.vision import torchvision
+
+def make(num_classes=10, in_channels=1):
+    model = torchvision.models.VisionTransformer(
+        image_size=8, patch_size=2, num_layers=2, num_heads=4, hidden_dim=16, mlp_dim=32, num_classes=num_classes
+    )
+    model.conv_proj = torch.nn.Conv2d(in_channels, 16, 2, 2)
+    return model
+"""
+VIT_RECIPE = """
+model: {source: "python:their_vit:make"}
+data: {source: digits, train_size: 320, test_size: 60}
+train: {epochs: 1, batch_size: 32, lr: 0.05, seed: 3}
+compress: [{method: greedy_imitation, width: 0.5, calibration_batches: 2, imitation: local}]
+check: {max_drop: 100, seconds: 0.1}
+"""
+
+
+def test_heads_of_a_vision_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_vit.py").write_text(VIT)
+    (tmp_path / "recipe.yaml").write_text(VIT_RECIPE)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["run", str(tmp_path / "recipe.yaml"), "--json", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["parity"]["max_rel_diff"] < 1e-4
+    assert 0.5 < document["compressed"]["macs"] / document["baseline"]["macs"] < 0.6  # patches and classes stay whole
+    model = load_shrunk(build("python:their_vit:make"), tmp_path / "out").eval()
+    assert [module.heads for module in model.modules() if isinstance(module, PlainAttention)] == [2, 2]
+    golden = np.load(tmp_path / "out" / "golden.npz")
+    with torch.no_grad():
+        found = model(torch.from_numpy(golden["inputs"]))
+    assert np.allclose(found.numpy(), golden["outputs"], atol=1e-5)

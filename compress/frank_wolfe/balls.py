@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from compress.frank_wolfe.set import FeasibleSet
+from compress.frank_wolfe.set import FeasibleSet, tolerance
 from compress.frank_wolfe.shrinkage import clipped_sum
 
 
@@ -20,7 +20,9 @@ class _Ball(FeasibleSet):
     symbol: ClassVar[str]
 
     def norm(self, point: Tensor) -> Tensor:
-        """The norm that is bounded, accumulated in float64."""
+        """The norm that is bounded, accumulated in float64; 0 of an empty tensor."""
+        if not point.numel():
+            return torch.zeros((), dtype=torch.float64, device=point.device)
         norm: Tensor = torch.linalg.vector_norm(point, self.order, dtype=torch.float64)
         return norm
 
@@ -45,7 +47,7 @@ class L1Ball(_Ball):
     def lmo(self, direction: Tensor) -> Tensor:
         """−r · sign(m_i) at the largest |m_i|."""
         flat = direction.reshape(-1)
-        largest = flat.abs().argmax()
+        largest = flat.abs().topk(min(1, flat.numel())).indices
         vertex = torch.zeros_like(flat)
         vertex[largest] = -self.radius * flat[largest].sign()
         return vertex.view_as(direction)
@@ -95,14 +97,17 @@ class LInfBall(_Ball):
 
 @dataclass(frozen=True, kw_only=True)
 class Simplex(FeasibleSet):
-    """min ⟨m, v⟩ over v ≥ 0, Σ v = r: all of r at the smallest m. For mixtures and attention, not for weights."""
+    """min ⟨m, v⟩ over v ≥ 0, Σ v = r: all of r at the smallest m. For mixtures and attention, not for weights.
+
+    An empty tensor is never inside: its sum is 0.
+    """
 
     kind: ClassVar[str] = "simplex"
 
     def lmo(self, direction: Tensor) -> Tensor:
-        """r at the smallest entry, the first of equals."""
+        """r at the smallest entry, one of them where several are."""
         vertex = torch.zeros_like(direction).reshape(-1)
-        vertex[direction.reshape(-1).argmin()] = self.radius
+        vertex[direction.reshape(-1).topk(min(1, direction.numel()), largest=False).indices] = self.radius
         return vertex.view_as(direction)
 
     def project(self, point: Tensor) -> Tensor:
@@ -111,14 +116,16 @@ class Simplex(FeasibleSet):
 
     def excesses(self, point: Tensor) -> dict[str, tuple[float, float]]:
         """The largest negative entry, and the distance of the sum from r; bounds are what rounding may leave."""
-        slack = 1e-5 * self.radius
+        slack = tolerance(point.dtype) * self.radius
         return {
-            "−min θ": (float((-point).max()), slack),
+            "−min θ": (float((-point).max()) if point.numel() else 0.0, slack),
             "|Σθ − r|": (abs(float(point.sum(dtype=torch.float64)) - self.radius), slack),
         }
 
     def scale(self, point: Tensor) -> Tensor:
-        """The positive part scaled to the sum r; 1/n each where there is none: zero itself is outside."""
+        """The positive part scaled to the sum r; r/n each where there is none: zero itself is outside."""
         positive = point.clamp(min=0.0)
         total = float(positive.sum(dtype=torch.float64))
-        return positive * (self.radius / total) if total > 0 else torch.full_like(point, self.radius / point.numel())
+        if total > 0:
+            return positive * (self.radius / total)
+        return torch.full_like(point, self.radius / max(1, point.numel()))

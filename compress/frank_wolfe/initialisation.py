@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.checks import require, require_whole
-from compress.frank_wolfe.optimizer import step_size
+from compress.frank_wolfe.optimizer import check_lr, step_size
 from compress.frank_wolfe.set import FeasibleSet
 
 Batch = tuple[Tensor, Tensor]
@@ -37,13 +37,13 @@ class LearnedScales:
     losses: list[float]
 
 
+@torch.enable_grad()
 def sfw_init(
     model: nn.Module,
     batches: Iterable[Batch],
     sets: Mapping[Tensor, FeasibleSet],
     *,
     lr: float = 1.0,
-    momentum: float = 0.9,
     rescale: bool = True,
     iterations: int = 390,
     scale_lr: float = 1e-3,
@@ -64,8 +64,7 @@ def sfw_init(
         model: as initialised, each tensor in its set.
         batches: (inputs, targets) pairs, two different ones at least; read again from the start when they end.
         sets: the feasible set of each parameter; those without one keep their scale.
-        lr: α of the step, as training will begin.
-        momentum: of the step, too: the first one of training goes by m = (1 − momentum) · g.
+        lr: α of the step, as training will begin; a first step goes by the gradient itself, whatever the momentum.
         rescale: whether it is the step (5) of 001.
         iterations: T.
         scale_lr: κ.
@@ -78,6 +77,7 @@ def sfw_init(
         ValueError: a setting out of range, fewer than two batches, or a loss that is not finite.
     """
     require_whole("iterations", iterations, 0)
+    check_lr(lr, rescale)
     require(scale_lr > 0, "scale_lr", scale_lr, "a positive learning rate")
     require(minimum > 0, "minimum", minimum, "a positive scale")
     require(rule in RULES, "rule", rule, f"one of {', '.join(RULES)}")
@@ -91,7 +91,7 @@ def sfw_init(
     twin = _twin(model)
     for now, both in _overlapping(batches, iterations, next(model.parameters()).device):
         scaled = {name: scales[name] * value for name, value in values.items()}
-        after = loss_after_step(twin, scaled, now, both, feasible, lr=lr, momentum=momentum, rescale=rescale, loss=loss)
+        after = loss_after_step(twin, scaled, now, both, feasible, lr=lr, rescale=rescale, loss=loss)
         losses.append(float(after.detach()))
         require(math.isfinite(losses[-1]), "lr", lr, f"small enough: after one step the loss is {losses[-1]}")
         descent.zero_grad()
@@ -112,7 +112,6 @@ def loss_after_step(
     sets: Mapping[str, FeasibleSet],
     *,
     lr: float,
-    momentum: float,
     rescale: bool,
     loss: Loss = functional.cross_entropy,
 ) -> Tensor:
@@ -125,7 +124,6 @@ def loss_after_step(
         both: S̃.
         sets: C by parameter name.
         lr: α.
-        momentum: see :func:`sfw_init`.
         rescale: see :class:`compress.frank_wolfe.SFW`.
         loss: of (outputs, targets).
     """
@@ -138,9 +136,8 @@ def loss_after_step(
             stepped[name] = tensor
             continue
         with torch.no_grad():
-            mean = (1 - momentum) * gradient
-            vertex = sets[name].lmo(mean)
-            size = step_size(tensor, mean, vertex, lr=lr, rescale=rescale)
+            vertex = sets[name].lmo(gradient)
+            size = step_size(tensor, gradient, vertex, lr=lr, rescale=rescale)
         stepped[name] = tensor + size * (vertex - tensor)
     return loss(functional_call(model, stepped, (both[0],)), both[1])
 
@@ -183,9 +180,15 @@ def _overlapping(batches: Iterable[Batch], count: int, device: torch.device) -> 
 
 
 def _endless(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    read = 0
     while True:
         number = 0
         for number, (inputs, targets) in enumerate(batches, start=1):  # noqa: B007
             yield inputs.to(device), targets.to(device)
+        if read and not number:
+            raise ValueError(
+                f"batches: they end after {read} and cannot be read again; give a list or a loader, or fewer iterations"
+            )
         if number < 2:
             raise ValueError(f"batches: {number or 'none'} given; SFW-Init overlaps different ones, give two or more")
+        read += number

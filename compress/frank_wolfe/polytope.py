@@ -63,7 +63,7 @@ class KSparsePolytope(FeasibleSet):
 
     def scale(self, point: Tensor) -> Tensor:
         """θ · min(1, τK / ‖θ‖₁, τ / ‖θ‖_∞)."""
-        worst = max(value / bound for value, bound in self.excesses(point).values())
+        worst = max((value / bound for value, bound in self.excesses(point).values() if value), default=0.0)
         return point / worst if worst > 1 else point
 
     def to_json(self) -> dict[str, Any]:

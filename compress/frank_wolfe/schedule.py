@@ -20,8 +20,8 @@ class DynamicLR:
 
     After every fifth epoch, from the tenth on, it is multiplied by 0.7 where the mean loss of the last 5 epochs is
     above that of the last 10, and by 1.06 where it is below. The paper does not say how often; the published code
-    compares every 5 epochs too, but takes the loss of an epoch's last batch for the epoch's, and leaves the newest
-    epoch out.
+    compares every 5 epochs too, but only past epoch 20, takes the loss of an epoch's last batch for the epoch's, and
+    leaves the newest epoch out.
 
         for epoch in range(epochs):
             ...train, and take the mean loss over the epoch...

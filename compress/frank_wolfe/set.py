@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from compress.checks import require
 
 TOLERANCE = 1e-5
 """Relative excess of a norm over its bound that float32 sums of millions of terms may show inside the set."""
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative excess over a bound that rounding to ``dtype`` leaves inside the set."""
+    return max(TOLERANCE, torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +35,10 @@ class FeasibleSet(ABC):
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        number = isinstance(self.radius, (int, float)) and not isinstance(self.radius, bool)
+        number = isinstance(self.radius, Real) and not isinstance(self.radius, bool)
         good = number and math.isfinite(self.radius) and self.radius > 0
         require(good, "radius", self.radius, "a positive number")
+        object.__setattr__(self, "radius", float(self.radius))
 
     @abstractmethod
     def lmo(self, direction: Tensor) -> Tensor:
@@ -51,7 +59,7 @@ class FeasibleSet(ABC):
     def outside(self, point: Tensor) -> str | None:
         """How far ``point`` is outside, in words such as "‖θ‖₁ = 64 where 47.4 is the bound"; None inside."""
         for name, (value, bound) in self.excesses(point).items():
-            if not value <= bound * (1 + TOLERANCE):
+            if not value <= bound * (1 + tolerance(point.dtype)):
                 return f"{name} = {value:.4g} where {bound:.4g} is the bound"
         return None
 

@@ -17,14 +17,17 @@ def clipped_sum(values: Tensor, total: float, cap: float) -> Tensor:
         total: in (0, n · cap).
         cap: largest entry, positive; infinite for none.
     """
-    wide = values.double()
+    if not values.numel():
+        return values
+    # Sums from the largest entry down, as distances to it: far larger numbers than ``total`` would swallow it.
+    wide = values.double() - values.max()
     ordered, cumulated = wide.sort().values, torch.zeros(len(wide) + 1, dtype=torch.float64, device=wide.device)
-    torch.cumsum(ordered, 0, out=cumulated[1:])
+    cumulated[:-1] = ordered.flip(0).cumsum(0).flip(0)
 
     def above(thresholds: Tensor) -> Tensor:
         """Σ max(values − λ, 0) for each λ."""
         first = torch.searchsorted(ordered, thresholds)
-        return cumulated[-1] - cumulated[first] - (len(ordered) - first) * thresholds
+        return cumulated[first] - (len(ordered) - first) * thresholds
 
     def sums(thresholds: Tensor) -> Tensor:
         capped = above(thresholds)
@@ -38,6 +41,8 @@ def clipped_sum(values: Tensor, total: float, cap: float) -> Tensor:
     # The first kink at which the sum is no longer above; where it stays at the total, only up to rounding.
     right = max(1, int((heights <= total * (1 + 1e-12)).double().argmax()))
     left_sum, right_sum = heights[right - 1], heights[right]
-    share = ((left_sum - total) / (left_sum - right_sum).clamp(min=1e-300)).clamp(0.0, 1.0)
-    threshold = kinks[right - 1] + share * (kinks[right] - kinks[right - 1])
-    return (wide - threshold).clamp(min=0.0, max=cap).to(values.dtype)
+    share = ((total - right_sum) / (left_sum - right_sum).clamp(min=1e-300)).clamp(0.0, 1.0)
+    rise = share * (kinks[right] - kinks[right - 1])
+    found = (wide - kinks[right] + rise).clamp(min=0.0, max=cap)
+    # Where capped entries are far above ``total``, kinks are rounded by more than it can bear.
+    return (found * (total / found.sum().clamp(min=total))).to(values.dtype)

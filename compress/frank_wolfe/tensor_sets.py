@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from compress.subspace import fold
 Norm = Literal["expected", "start", "shape"]
 NORMS: tuple[Norm, ...] = ("expected", "start", "shape")
 
-_DRAWN, _REPETITIONS = 1_000_000, (4, 100)  # numbers to draw for an expected norm; draws at least and at most
+_DRAWN, _REPETITIONS = 4_000_000, 100  # numbers to draw for an expected norm, draws at most; one of 4 M is within 0.1 %
 
 
 def k_sparse_sets(
@@ -68,9 +69,9 @@ def k_sparse_sets(
 
 def check_sets(radius: float, k_fraction: float, k_minimum: int, norm: str) -> None:
     """Raise ValueError naming the setting of :func:`k_sparse_sets` that is out of range."""
-    number = isinstance(radius, (int, float)) and not isinstance(radius, bool)
+    number = isinstance(radius, Real) and not isinstance(radius, bool)
     require(number and 0 < radius < float("inf"), "radius", radius, "a positive number")
-    number = isinstance(k_fraction, (int, float)) and not isinstance(k_fraction, bool)
+    number = isinstance(k_fraction, Real) and not isinstance(k_fraction, bool)
     require(number and 0 < k_fraction <= 1, "k_fraction", k_fraction, "a share of the entries, in (0, 1]")
     require_whole("k_minimum", k_minimum, 1)
     require(norm in NORMS, "norm", norm, f"one of {', '.join(NORMS)}")
@@ -89,7 +90,7 @@ def _expected(model: nn.Module) -> Iterator[tuple[Tensor, float]]:
                 own["weight"] = stored_weight(module)
             twin: Any = fold(copy.deepcopy(module)).cpu()
             largest = max((tensor.numel() for tensor in own.values()), default=1)
-            repetitions = min(_REPETITIONS[1], max(_REPETITIONS[0], _DRAWN // max(1, largest)))
+            repetitions = min(_REPETITIONS, max(1, _DRAWN // max(1, largest)))
             totals = dict.fromkeys(own, 0.0)
             for _ in range(repetitions):
                 twin.reset_parameters()

@@ -77,7 +77,15 @@ class FrankWolfe(Masked):
             require(value == default, key, value, f"of use to {self.name}, which cuts nothing; set it where it is cut")
 
     def planned(self, total_steps: int, lr_drops: Sequence[int]) -> Self:
-        """Nothing depends on the length of training."""
+        """Nothing depends on the length of training, but there must be one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if total_steps < 1:
+            raise ValueError(
+                f"train.epochs: there is no step, and {self.name} does nothing but train; give it an epoch"
+            )
         return replace(self)
 
     def first_mask(self, coefficients: Tensor, filter_axis: int) -> Tensor:
@@ -96,6 +104,8 @@ class FrankWolfe(Masked):
                 norm=self.norm,
             )
             sets = {tensor: feasible for tensor, feasible in sets.items() if tensor in trained}
+            if not sets:
+                raise ValueError("model: no parameter has requires_grad, there is nothing to train")
             self._enter(run, trained, sets)
             object.__setattr__(self, "_sets", sets)
         return None
@@ -105,13 +115,24 @@ class FrankWolfe(Masked):
         object.__setattr__(self, "_sets", {})
         return None
 
+    def refresh(self, run: Run, optimizer: Optimizer) -> None:
+        """Warn, once, of an optimizer that knows no polytopes."""
+        warning = f"{self.name}: {type(optimizer).__name__} leaves the polytopes; step with own_optimizer()"
+        if not isinstance(optimizer, SFW) and warning not in run.warnings:
+            run.warn(warning)
+
     def own_optimizer(self, *, fresh: bool = True) -> Optimizer:
-        """SFW over all parameters, after SFW-Init where that is asked for and training is ``fresh``."""
+        """SFW over all parameters, after SFW-Init where that is asked for and training is ``fresh``.
+
+        Raises:
+            ValueError: the run is finished, or the model was folded.
+        """
         run = self.run
+        if run.finished:
+            raise ValueError(f"{self.name}: finish() was called; attach another method to go on")
+        run.check_attached(self.name)
         if fresh and self.init_iterations:
-            found = sfw_init(
-                run.model, run.batches, self._sets, lr=self.lr, momentum=self.momentum, iterations=self.init_iterations
-            )
+            found = sfw_init(run.model, run.batches, self._sets, lr=self.lr, iterations=self.init_iterations)
             run.findings["sfw_init_first_loss"] = found.losses[0]
             run.findings["sfw_init_last_loss"] = found.losses[-1]
             logger.info("%s: SFW-Init, loss after a step %.4f -> %.4f", self.name, found.losses[0], found.losses[-1])
@@ -131,9 +152,10 @@ class FrankWolfe(Masked):
                 continue
             if self.outside == "error":
                 name = name.replace("parametrizations.weight.original", "weight")
+                start = "" if self.norm == "start" else "norm: start, or "
                 raise ValueError(
                     f"radius: with {self.radius:g} and k_fraction {self.k_fraction:g} {name} starts outside its "
-                    f"polytope, {outside}; raise radius or k_fraction, or set norm: start, or outside: scale"
+                    f"polytope, {outside}; raise radius or k_fraction, or set {start}outside: scale"
                 )
             moved[tensor] = getattr(sets[tensor], self.outside)(tensor.detach())
         with torch.no_grad():

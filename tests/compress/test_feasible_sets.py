@@ -2,6 +2,7 @@
 
 from itertools import combinations, product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -113,6 +114,28 @@ def test_both_ways_back_lead_inside_and_leave_what_is_inside(
     assert float((point - projected).norm()) <= float((point - scaled).norm()) * (1 + 1e-5) + 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_projections_of_far_points_into_small_sets_are_inside(dtype: torch.dtype) -> None:
+    """Points up to 1e8 against radii near 1e-5: differences of such sums have no digit left of the radius."""
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        size = 10 ** float(4 + 4 * torch.rand((), generator=generator))
+        point = (size * torch.randn(2 + seed % 40, generator=generator, dtype=torch.float64)).to(dtype)
+        radius = 1e-5 * (1 + seed % 20)
+        for feasible in (L1Ball(radius=radius), Simplex(radius=radius), KSparsePolytope(k=3, radius=radius)):
+            found = feasible.project(point)
+            assert feasible.outside(found) is None
+            reached = radius * min(getattr(feasible, "k", 1), len(point))
+            assert float(found.abs().sum()) == pytest.approx(reached, rel=0.01)
+
+
+def test_an_empty_simplex_has_no_point() -> None:
+    simplex, nothing = Simplex(radius=1.0), torch.empty(0)
+    assert simplex.outside(nothing) is not None
+    for point in (simplex.lmo(nothing), simplex.project(nothing), simplex.scale(nothing)):
+        assert point.shape == (0,)
+
+
 def test_a_point_outside_says_how_far() -> None:
     assert KSparsePolytope(k=10, radius=15 / 10**0.5).outside(torch.ones(64)) == "‖θ‖₁ = 64 where 47.43 is the bound"
     assert LInfBall(radius=0.5).outside(torch.tensor([0.1, -2.0])) == "‖θ‖_∞ = 2 where 0.5 is the bound"
@@ -124,6 +147,11 @@ def test_a_point_outside_says_how_far() -> None:
 def test_a_radius_is_a_positive_number(radius: object) -> None:
     with pytest.raises(ValueError, match="radius: "):
         L2Ball(radius=radius)  # type: ignore[arg-type]
+
+
+def test_a_radius_of_numpy_becomes_a_plain_number() -> None:
+    radius = L2Ball(radius=np.float32(1)).radius  # type: ignore[arg-type]
+    assert type(radius) is float
 
 
 @pytest.mark.parametrize("k", [0, -3, 2.5, True])

@@ -167,6 +167,41 @@ def test_frozen_parameters_stay_out() -> None:
     assert all(isinstance(feasible, KSparsePolytope) for feasible in optimizer.param_groups[0]["sets"])
 
 
+def test_another_optimizer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    model, pruner = network(), FrankWolfe()
+    pruner.attach(model)
+    for optimizer in (pruner.own_optimizer(), torch.optim.SGD(model.parameters(), lr=0.1)):
+        for step in range(2):
+            assert not pruner.run.warnings
+            inputs, labels = batch(step)
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            if step or isinstance(optimizer, SFW):
+                pruner.step(optimizer)
+    pruner.step(optimizer)
+    assert caplog.text.count("frank_wolfe: SGD leaves the polytopes; step with own_optimizer()") == 1
+    assert len(pruner.run.warnings) == 1
+
+
+def test_no_optimizer_where_there_is_nothing_to_train() -> None:
+    model, pruner = network(), FrankWolfe()
+    pruner.attach(model)
+    pruner.finish()
+    with pytest.raises(ValueError, match=r"frank_wolfe: finish\(\) was called"):
+        pruner.own_optimizer()
+    with pytest.raises(ValueError, match="model: no parameter has requires_grad, there is nothing to train"):
+        FrankWolfe().attach(network().requires_grad_(False))
+    with pytest.raises(ValueError, match=r"train\.epochs: there is no step, and frank_wolfe does nothing but train"):
+        FrankWolfe().planned(0, [])
+
+
+def test_the_way_out_is_not_the_one_that_was_taken() -> None:
+    with pytest.raises(ValueError, match="or set norm: start, or outside: scale"):
+        FrankWolfe(radius=0.5).attach(network())
+    with pytest.raises(ValueError, match="or set outside: scale"):
+        FrankWolfe(radius=0.5, norm="start").attach(network())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compress.frank_wolfe import SFW, FeasibleSet, KSparsePolytope, L1Ball, L2Ball, LInfBall, k_sparse_sets
+from compress.frank_wolfe import SFW, FeasibleSet, KSparsePolytope, L1Ball, L2Ball, LInfBall, Simplex, k_sparse_sets
 from compress.frank_wolfe.tensor_sets import Norm
 
 
@@ -55,7 +55,7 @@ def test_every_step_stays_inside_from_any_feasible_start(
 
 def test_a_step_is_that_of_algorithm_1_with_equation_5() -> None:
     """By hand in plain numbers: two steps with K = 1, τ = 2, α = 0.5, momentum 0.9."""
-    theta, momentum = [0.5, -1.0], [0.0, 0.0]
+    theta, momentum = [0.5, -1.0], [3.0, 1.0]  # the mean begins with the first gradient
     tensor = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
     optimizer = SFW([tensor], KSparsePolytope(k=1, radius=2.0), lr=0.5)
     for gradient in ([3.0, 1.0], [0.2, -9.0]):
@@ -94,6 +94,15 @@ def test_it_converges_at_the_frank_wolfe_rate(feasible: FeasibleSet) -> None:
     torch.testing.assert_close(x.detach(), solution, rtol=0, atol=0.05 * diameter)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_first_step_is_as_long_as_one_of_gradient_descent(momentum: float) -> None:
+    tensor = nn.Parameter(torch.zeros(4))
+    optimizer = SFW([tensor], KSparsePolytope(k=1, radius=1.0), lr=0.05, momentum=momentum)
+    tensor.grad = torch.tensor([2.0, 0.0, 0.0, 0.0])
+    optimizer.step()
+    assert tensor.tolist() == pytest.approx([-0.1, 0.0, 0.0, 0.0])
+
+
 def test_a_parameter_without_gradient_shifts_no_set_to_another() -> None:
     first, second = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
     optimizer = SFW([first, second], {first: L1Ball(radius=100.0), second: L1Ball(radius=1.0)}, rescale=False)
@@ -116,6 +125,58 @@ def test_nothing_moves_where_there_is_no_direction_or_no_way_to_go() -> None:
         dead.grad = torch.zeros(2)
         optimizer.step()
         assert dead.tolist() == pytest.approx([0.3, 0.4])
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_gradient_that_is_not_finite_is_refused_before_anything_moves(rescale: bool, wrong: float) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = SFW(model.named_parameters(), L2Ball(radius=9.0), rescale=rescale)
+    for tensor in model.parameters():
+        tensor.grad = torch.ones_like(tensor)
+    optimizer.step()
+    before, momentum = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()["state"])
+    model.bias.grad = torch.tensor([wrong, 1.0])
+    with pytest.raises(ValueError, match=r"params: the gradient of bias is not finite, and no tensor was moved; leave"):
+        optimizer.step()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    after = optimizer.state_dict()["state"]
+    assert all(torch.equal(momentum[key]["momentum"], after[key]["momentum"]) for key in (0, 1))
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-38, 1e30])
+def test_the_size_of_a_gradient_does_not_matter_without_rescaling(size: float) -> None:
+    tensor = nn.Parameter(torch.zeros(2))
+    optimizer = SFW([tensor], L1Ball(radius=2.0), lr=0.5, rescale=False)
+    tensor.grad = torch.tensor([size, 0.0])
+    optimizer.step()
+    assert tensor.tolist() == [-1.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "feasible",
+    [
+        KSparsePolytope(k=7, radius=0.3),
+        L1Ball(radius=0.7),
+        L2Ball(radius=0.7),
+        LInfBall(radius=0.1),
+        Simplex(radius=0.7),
+    ],
+    ids=repr,
+)
+def test_half_precision_scaled_into_a_set_is_inside_and_stays_there(dtype: torch.dtype, feasible: FeasibleSet) -> None:
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(500, generator=generator).to(dtype)
+        assert feasible.outside(start) is not None
+        for way in (feasible.scale, feasible.project):
+            tensor = nn.Parameter(way(start))
+            optimizer = SFW([tensor], feasible, lr=0.05)
+            for _ in range(10):
+                tensor.grad = 300 * torch.randn(500, generator=generator).to(dtype)
+                optimizer.step()
+                assert feasible.outside(tensor.detach()) is None
 
 
 def network() -> nn.Module:
@@ -255,6 +316,8 @@ def test_norms_of_what_there_is_now() -> None:
             r"lr: 1\.2 is not in \[0, 1\]: a longer step than to the vertex leaves the set",
         ),
         ({"momentum": 1.0}, "momentum: 1.0"),
+        ({"momentum": "x"}, "momentum: 'x' is not a number"),
+        ({"lr": None}, "lr: None is not a number"),
     ],
 )
 def test_wrong_settings(settings_: dict[str, Any], message: str) -> None:
@@ -264,7 +327,7 @@ def test_wrong_settings(settings_: dict[str, Any], message: str) -> None:
 
 def test_a_tensor_without_a_set_or_outside_it() -> None:
     tensor = nn.Parameter(torch.full((3,), 2.0))
-    with pytest.raises(ValueError, match=r"sets: tensor 0 of the group, of shape \(3,\), has none"):
+    with pytest.raises(ValueError, match=r"sets: tensor 0 of group 0, of shape \(3,\), has none"):
         SFW([tensor], {})
     with pytest.raises(ValueError, match=r"starts outside its set, ‖θ‖_∞ = 2 where 1 is the bound; enlarge its radius"):
         SFW([tensor], LInfBall(radius=1.0))
@@ -283,10 +346,91 @@ def test_a_scheduler_that_would_leave_the_set_is_stopped() -> None:
         optimizer.step()
 
 
-def test_a_state_of_another_optimizer_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([L1Ball(radius=1.0)], r"sets: \[L1Ball\(radius=1\.0\)\] is neither a feasible set nor a mapping of tensors"),
+        (3.0, r"sets: 3\.0 is neither"),
+    ],
+)
+def test_sets_that_are_none(sets: Any, message: str) -> None:
     tensor = nn.Parameter(torch.zeros(3))
-    with pytest.raises(ValueError, match="no set for some tensor"):
-        SFW([tensor], L2Ball(radius=1.0)).load_state_dict(torch.optim.SGD([tensor]).state_dict())
+    with pytest.raises(ValueError, match=message):
+        SFW([tensor], sets)
+    with pytest.raises(ValueError, match=r"sets: 3\.0 is not a feasible set for tensor 0 of group 0, such as"):
+        SFW([tensor], {tensor: 3.0})  # type: ignore[dict-item]
+
+
+def test_complex_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"params: w is of torch\.complex64; SFW trains real floating-point tensors"):
+        SFW([("w", nn.Parameter(torch.zeros(3, dtype=torch.complex64)))], L2Ball(radius=1.0))
+
+
+def test_weight_decay_of_a_group_is_refused_unless_it_is_none() -> None:
+    tensor = nn.Parameter(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"weight_decay: 0\.1 is not of use to SFW, whose sets bound the weights"):
+        SFW([{"params": [tensor], "weight_decay": 0.1}], L2Ball(radius=1.0))
+    SFW([{"params": [tensor], "weight_decay": 0.0}], L2Ball(radius=1.0))
+
+
+@pytest.mark.parametrize("feasible", [KSparsePolytope(k=3, radius=1.0), L1Ball(radius=1.0), LInfBall(radius=1.0)])
+def test_empty_tensors_have_nowhere_to_go(feasible: FeasibleSet) -> None:
+    tensor = nn.Parameter(torch.empty(0, 3))
+    optimizer = SFW([tensor], feasible)
+    tensor.grad = torch.empty(0, 3)
+    optimizer.step()
+    for way in (feasible.project, feasible.scale, feasible.lmo):
+        point = way(tensor.detach())
+        assert point.shape == (0, 3)
+
+
+def saved() -> dict[str, Any]:
+    return SFW([nn.Parameter(torch.zeros(3))], L2Ball(radius=1.0)).state_dict()
+
+
+def another_kind(state: dict[str, Any]) -> None:
+    state["param_groups"][0]["sets"][0]["kind"] = "l7"
+
+
+def without_radius(state: dict[str, Any]) -> None:
+    del state["param_groups"][0]["sets"][0]["radius"]
+
+
+def smaller(state: dict[str, Any]) -> None:
+    state["param_groups"][0]["sets"][0]["radius"] = 0.5
+
+
+def twice(state: dict[str, Any]) -> None:
+    state["param_groups"] *= 2
+
+
+def without_sets(state: dict[str, Any]) -> None:
+    del state["param_groups"][0]["sets"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (another_kind, "state_dict: it holds a set of kind 'l7', which is not one of k_sparse, l1, l2, linf, simplex"),
+        (without_radius, r"state_dict: \{'kind': 'l2'\} does not describe a set of its kind"),
+        (
+            smaller,
+            "state_dict: tensor 0 of group 0 is outside the set that was saved, ‖θ‖₂ = 0.9 where 0.5 is the bound",
+        ),
+        (twice, "state_dict: it has 2 parameter groups, this optimizer has 1"),
+        (without_sets, "state_dict: it holds no set for some tensor; it was saved by another optimizer"),
+    ],
+)
+def test_a_state_that_does_not_fit_leaves_the_optimizer_as_it_was(change: Any, message: str) -> None:
+    tensor = nn.Parameter(torch.tensor([0.9, 0.0, 0.0]))
+    optimizer, state = SFW([tensor], L2Ball(radius=1.0), lr=0.3), saved()
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["sets"] == [L2Ball(radius=1.0)]
+    assert optimizer.param_groups[0]["lr"] == 0.3
+    optimizer.load_state_dict(saved())
+    assert optimizer.param_groups[0]["lr"] == 1.0
 
 
 @pytest.mark.parametrize(

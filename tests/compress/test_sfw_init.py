@@ -63,7 +63,7 @@ def test_the_gradient_of_the_scales_is_that_of_the_loss_with_the_step_held_fixed
     values = {name: tensor.detach() for name, tensor in model.named_parameters()}
     scales = {name: torch.ones((), dtype=torch.float64, requires_grad=True) for name in values}
     tensors = {name: scales[name] * value for name, value in values.items()}
-    loss_after_step(model, tensors, now, both, sets, lr=1.0, momentum=0.0, rescale=True).backward()
+    loss_after_step(model, tensors, now, both, sets, lr=1.0, rescale=True).backward()
 
     # The same by hand: plain tensors, vertices and sizes computed once, central differences.
     leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
@@ -146,6 +146,8 @@ def test_it_reads_overlapping_batches() -> None:
         ({"scale_lr": 0.0}, "scale_lr: 0.0"),
         ({"minimum": 0.0}, "minimum: 0.0"),
         ({"rule": "sgd"}, "rule: 'sgd' is not one of adam, gradient"),
+        ({"lr": -1}, "lr: -1"),
+        ({"lr": 2, "rescale": False}, r"lr: 2\.0 is not in \[0, 1\]"),
     ],
 )
 def test_wrong_settings(settings_: dict[str, object], message: str) -> None:
@@ -162,6 +164,20 @@ def test_too_few_batches_and_a_loss_that_is_not_finite() -> None:
     broken = [(x * torch.nan, y) for x, y in batches(2)]
     with pytest.raises(ValueError, match="after one step the loss is nan"):
         sfw_init(model, broken, k_sparse_sets(model))
+
+
+def test_batches_that_can_be_read_only_once() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="batches: they end after 3 and cannot be read again; give a list or a loader"):
+        sfw_init(model, iter(batches(3)), k_sparse_sets(model), iterations=3)
+    assert len(sfw_init(model, iter(batches(3)), k_sparse_sets(model), iterations=2).losses) == 2
+
+
+def test_gradients_are_taken_where_they_are_off_too() -> None:
+    one, two = network(), network()
+    with torch.no_grad():
+        off = sfw_init(one, batches(3), k_sparse_sets(one), iterations=3)
+    assert off == sfw_init(two, batches(3), k_sparse_sets(two), iterations=3)
 
 
 def check(model: nn.Module, shape: tuple[int, int, int], size: int, iterations: int) -> None:

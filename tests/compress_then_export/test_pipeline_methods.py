@@ -100,6 +100,12 @@ def test_a_method_that_brings_its_own_optimizer_refuses_that_of_the_stage(tmp_pa
     )
 
 
+def test_a_frank_wolfe_stage_without_training_is_refused(tmp_path: Path) -> None:
+    result = run(tmp_path, "{method: frank_wolfe, train: {epochs: 0}}", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "compress.0.train.epochs: there is no step, and frank_wolfe does nothing but train" in result.stderr
+
+
 def test_a_start_outside_the_polytopes_stops_the_run_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,8 +159,7 @@ def step_size(tensor: Tensor, mean: Tensor, vertex: Tensor, *, lr: float, rescal
     It is 0 where m is zero, for then every point of the set is as good as v.
     """
     if not rescale:
-        moves: Tensor = (mean != 0).any()
-        return moves.to(tensor.dtype) * lr
+        return torch.where((mean != 0).any(), lr, 0.0).to(tensor.dtype)
     wide = torch.promote_types(tensor.dtype, torch.float32)  # norms of float16 overflow early
     length, distance = (torch.linalg.vector_norm(way, dtype=wide) for way in (mean, vertex - tensor))
     size = lr * length / distance.clamp(min=torch.finfo(wide).tiny)

@@ -162,7 +162,7 @@ def step_size(tensor: Tensor, mean: Tensor, vertex: Tensor, *, lr: float, rescal
         return torch.where((mean != 0).any(), lr, 0.0).to(tensor.dtype)
     wide = torch.promote_types(tensor.dtype, torch.float32)  # norms of float16 overflow early
     length, distance = (torch.linalg.vector_norm(way, dtype=wide) for way in (mean, vertex - tensor))
-    size = lr * length / distance.clamp(min=torch.finfo(wide).tiny)
+    size: Tensor = lr * length / distance.clamp(min=torch.finfo(wide).tiny)
     return size.clamp(max=1.0).to(tensor.dtype)
 
 

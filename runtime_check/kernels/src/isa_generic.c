@@ -9,5 +9,6 @@
 
 #include "tile_body.h"
 #include "transpose_body.h"
+#include "window_body.h"
 
-const struct isa isa_generic = {"generic", TILE_VECTORS, singles, pairs, narrow, interleave, separate};
+const struct isa isa_generic = {"generic", TILE_VECTORS, singles, pairs, narrow, interleave, separate, window, border};

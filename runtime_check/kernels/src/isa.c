@@ -7,6 +7,10 @@ const struct isa *isa_select(const char *limit) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &isa_avx2;
-#endif
   return &isa_generic;
+#elif defined(__aarch64__)
+  return &isa_neon; /* every such processor has it */
+#else
+  return &isa_generic;
+#endif
 }

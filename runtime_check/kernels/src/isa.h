@@ -96,6 +96,8 @@ const struct isa *isa_select(const char *limit);
 extern const struct isa isa_generic;
 #if defined(__x86_64__)
 extern const struct isa isa_avx2;
+#elif defined(__aarch64__)
+extern const struct isa isa_neon;
 #endif
 
 #endif

@@ -1,5 +1,6 @@
-/* The inner kernels, compiled once for each instruction set by the file that includes this one.
-   Required: ISA(name), a suffix for names; MAXIMUM(a, b) and MINIMUM(a, b) of vectors, which keep a NaN in b. */
+/* The inner kernels, compiled once for each instruction set by the file that includes this one, which says how many
+   vectors fit into registers (TILE_VECTORS, 6 or 14), whether those hold four floats (HALVES), and, where it knows
+   better, MAXIMUM(bound, x) and MINIMUM(bound, x) of vectors, which keep a NaN in x. */
 
 #include <string.h>
 
@@ -7,6 +8,14 @@
 
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+#ifndef MAXIMUM
+/* By bits: the comparison's lanes are all ones or all zeros, and false for NaN. */
+#define CHOOSE(comparison, a, b) \
+  ((__typeof__(b))(((__typeof__(comparison))(a) & (comparison)) | ((__typeof__(comparison))(b) & ~(comparison))))
+#define MAXIMUM(bound, x) CHOOSE((x) < (bound), bound, x)
+#define MINIMUM(bound, x) CHOOSE((x) > (bound), bound, x)
+#endif
 
 #define LOAD(p) (*(const v8 *)(p))
 #define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
@@ -39,6 +48,13 @@ typedef v8 part;
 #define EACH_12(F) EACH_11(F) F(11)
 #define EACH_13(F) EACH_12(F) F(12)
 #define EACH_14(F) EACH_13(F) F(13)
+#define EACH_16(F) EACH_14(F) F(14) F(15)
+#define EACH_18(F) EACH_16(F) F(16) F(17)
+#define EACH_20(F) EACH_18(F) F(18) F(19)
+#define EACH_22(F) EACH_20(F) F(20) F(21)
+#define EACH_24(F) EACH_22(F) F(22) F(23)
+#define EACH_26(F) EACH_24(F) F(24) F(25)
+#define EACH_28(F) EACH_26(F) F(26) F(27)
 
 /* EVERY_n goes over the parts of n vectors. */
 #ifdef HALVES
@@ -48,6 +64,14 @@ typedef v8 part;
 #define EVERY_4 EACH_8
 #define EVERY_5 EACH_10
 #define EVERY_6 EACH_12
+#define EVERY_7 EACH_14
+#define EVERY_8 EACH_16
+#define EVERY_9 EACH_18
+#define EVERY_10 EACH_20
+#define EVERY_11 EACH_22
+#define EVERY_12 EACH_24
+#define EVERY_13 EACH_26
+#define EVERY_14 EACH_28
 #else
 #define EVERY_1 EACH_1
 #define EVERY_2 EACH_2

@@ -285,6 +285,6 @@ int main(int count, char **arguments) {
   for (uint64_t i = 0; i < chains; i++)
     if (compare(seed + i, isa_select(arguments[3]), threads, &pool, &several)) return 1;
   workspace_pool_close(&pool);
-  printf("%lu chains\n", (unsigned long)chains);
+  printf("%lu chains with %s\n", (unsigned long)chains, isa_select(arguments[3])->name);
   return 0;
 }

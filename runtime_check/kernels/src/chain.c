@@ -100,20 +100,27 @@ void schedule_return(struct chain *chain, struct schedule *schedule) {
   if (!kept && last) schedule_release(chain, schedule);
 }
 
+/* The memory of a value in one pass. */
+static float *locate(const struct schedule *schedule, int v, int64_t pass, float **values,
+                     const struct workspace *workspace) {
+  const struct value *value = &schedule->values[v];
+  if (value->offset >= 0) return (float *)(workspace->memory + value->offset);
+  int64_t elements = pass; /* of the passes before */
+  for (int i = 1; pass > 0 && i < value->extent.rank; i++) elements *= value->extent.sizes[i];
+  return values[v] + elements;
+}
+
 void *chain_run(const struct chain *chain, const struct schedule *schedule, float **values, struct workspace *workspace,
                 const struct threads *threads) {
   void *error = NULL;
   char *const packed = workspace->memory + schedule->value_bytes;
-  for (int i = 0; i < chain->step_count && !schedule->empty && !error; i++) {
-    const struct step *step = &chain->steps[i];
-    float *of[3] = {NULL};
-    const int which[3] = {step->x, step->residual, step->y};
-    for (int j = 0; j < 3; j++) {
-      if (which[j] < 0) continue;
-      const int64_t offset = schedule->values[which[j]].offset;
-      of[j] = offset < 0 ? values[which[j]] : (float *)(workspace->memory + offset);
+  for (int64_t pass = 0; pass < schedule->passes && !schedule->empty; pass++)
+    for (int i = 0; i < chain->step_count && !error; i++) {
+      const struct step *step = &chain->steps[i];
+      float *const x = locate(schedule, step->x, pass, values, workspace);
+      float *const residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace);
+      float *const y = locate(schedule, step->y, pass, values, workspace);
+      error = layer_run(step->layer, schedule->plans[i], x, residual, y, packed, workspace, threads);
     }
-    error = layer_run(step->layer, schedule->plans[i], of[0], of[1], of[2], packed, workspace, threads);
-  }
   return error;
 }

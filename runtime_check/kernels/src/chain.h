@@ -22,7 +22,8 @@ struct step {
 
 struct schedule;
 
-/* Values 0 to input_count - 1 come from outside, each of the others is made by one step that precedes all its readers. */
+/* Values 0 to input_count - 1 come from outside; each of the others is made by one step, before anything reads it, and
+   they are numbered in the order of their steps. */
 struct chain {
   struct step *steps;
   int step_count, value_count, input_count, output_count;
@@ -44,7 +45,8 @@ struct schedule {
   struct value *values;
   struct plan **plans; /* [step_count] */
   int64_t value_bytes, packed_bytes, sum_bytes;
-  bool empty; /* a batch of nothing: no plans */
+  bool empty;     /* a batch of nothing: no plans */
+  int64_t passes; /* how often the steps are gone through: once, or for each image of a batch */
 
   int references; /* guarded by the chain's lock */
   uint64_t used;

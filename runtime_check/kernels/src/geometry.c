@@ -41,7 +41,8 @@ static int64_t touched(const struct plan *plan, const struct layer *layer, struc
       pieces[(*count)++] = (struct piece){geometry_tap(plan, layer, tap), tile->columns * VECTOR_BYTES};
     return layer->taps * tile->columns * VECTOR_BYTES;
   }
-  const int64_t width = (tile->columns + (layer->kernel[1] - 1) * layer->dilation[1] / plan->column_step) * VECTOR_BYTES;
+  const int64_t reach = (layer->kernel[1] - 1) * layer->dilation[1] / plan->column_step;
+  const int64_t width = (tile->columns + reach) * VECTOR_BYTES;
   const int64_t phases = least(plan->column_step, layer->kernel[1]);
   for (int row = 0; row < tile->rows; row++)
     for (int64_t tap = 0; tap < layer->kernel[0]; tap++) {
@@ -111,7 +112,9 @@ static const char *cut(struct plan *plan, const struct layer *layer) {
 
 static void choose_method(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->out_height * plan->out_width;
-  const bool linear = layer->operation == LINEAR, lanes = plan->layout.direct || in_lanes(&plan->layout.residual) || in_lanes(&plan->layout.y);
+  const struct layout *layout = &plan->layout;
+  const bool linear = layer->operation == LINEAR;
+  const bool lanes = layout->direct || in_lanes(&layout->residual) || in_lanes(&layout->y);
   const bool spanning = linear || (plan->batch > 1 && pixels <= SPANNING);
   plan->images = spanning ? 1 : plan->batch;
   plan->positions = spanning ? plan->batch * pixels : pixels;
@@ -192,7 +195,7 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
     plan->image_bytes = pixels * (int64_t)sizeof(float);
   }
   if (plan->method == WINDOW) {
-    if (plan->layout.direct && !plan->layout.x.pitch) plan->pitch |= LINE; /* channels in different sets of the caches */
+    if (plan->layout.direct && !plan->layout.x.pitch) plan->pitch |= LINE; /* spread over the caches' sets */
     /* The copy of one channel and one row of y. */
     plan->sum_bytes = (plan->layout.direct ? 0 : plan->pitch) + plan->out_width * VECTOR_BYTES + plan->image_bytes;
     return NULL;

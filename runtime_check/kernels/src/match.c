@@ -186,7 +186,8 @@ const char *match_layer(struct reader *reader, const OrtNode *node, const struct
                                                        : match_linear(reader, node, inputs, count, match);
   if (reason) return reason;
   const OrtNode *next = follower(reader, taken, match);
-  if (next && match->spec.operation < DEPTHWISE && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
+  const bool sums = match->spec.operation < DEPTHWISE;
+  if (next && sums && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
   if (next) join_bounds(reader, next, match);
   return match->output ? NULL : "inputs or outputs are missing";
 }

@@ -7,6 +7,7 @@
 #include "plan.h"
 
 enum { LINE = 64 };
+#define CACHED ((int64_t)4 << 20) /* bytes: a batch whose values are larger is run image by image */
 
 void schedule_release(const struct chain *chain, struct schedule *schedule) {
   if (!schedule) return;
@@ -57,6 +58,18 @@ static const char *find_extents(const struct chain *chain, struct schedule *sche
   return NULL;
 }
 
+/* Images one by one where their values together would not stay in the caches. */
+static int64_t count_passes(const struct chain *chain, const struct schedule *schedule, int64_t (*images)[3]) {
+  int64_t bytes = 0;
+  for (int i = 0; i < chain->step_count; i++) {
+    const int64_t *const sizes = schedule->values[chain->steps[i].y].extent.sizes;
+    if (chain->steps[i].layer->operation == LINEAR || images[i][0] != images[0][0]) return 1;
+    const int64_t batch = images[0][0] < LINE ? images[0][0] : LINE; /* so many are large enough */
+    if (bytes < CACHED) bytes += batch * sizes[1] * sizes[2] * sizes[3] * (int64_t)sizeof(float);
+  }
+  return bytes < CACHED ? 1 : images[0][0];
+}
+
 /* From the last step to the first: who reads a value in lanes decides about its pitch. */
 static const char *make_plans(const struct chain *chain, struct schedule *schedule, int64_t (*images)[3]) {
   struct value *const values = schedule->values;
@@ -73,7 +86,8 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
         .direct = forms_direct(step, values),
     };
     const char *reason;
-    struct plan *plan = plan_create(step->layer, images[i], &layout, &reason);
+    const int64_t image[3] = {images[i][0] / schedule->passes, images[i][1], images[i][2]};
+    struct plan *plan = plan_create(step->layer, image, &layout, &reason);
     if (!plan) return reason;
     schedule->plans[i] = plan;
     if (layout.direct) x->pitch = plan->pitch;
@@ -88,12 +102,13 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
   return NULL;
 }
 
-static const char *measure(struct value *value) {
+static const char *measure(struct value *value, int64_t passes) {
   const struct extent *extent = &value->extent;
-  int64_t bytes = sizeof(float);
-  if (in_lanes(&value->form)) bytes = value->form.pitch;
-  for (int i = 0; i < (in_lanes(&value->form) ? 2 : extent->rank); i++)
-    if (__builtin_mul_overflow(bytes, extent->sizes[i], &bytes) || bytes > BYTE_LIMIT) return "tensor too large";
+  int64_t bytes = in_lanes(&value->form) ? value->form.pitch : (int64_t)sizeof(float);
+  for (int i = 0; i < (in_lanes(&value->form) ? 2 : extent->rank); i++) {
+    const int64_t size = i == 0 ? extent->sizes[0] / passes : extent->sizes[i];
+    if (__builtin_mul_overflow(bytes, size, &bytes) || bytes > BYTE_LIMIT) return "tensor too large";
+  }
   value->bytes = (bytes + LINE - 1) / LINE * LINE;
   return NULL;
 }
@@ -144,7 +159,7 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   for (int i = 0; i < chain->step_count && !reason; i++) {
     const int v = chain->steps[i].y;
     struct value *const value = &schedule->values[v];
-    if (value->offset < 0 || (reason = measure(value))) continue;
+    if (value->offset < 0 || (reason = measure(value, schedule->passes))) continue;
     if (takes_over(chain, schedule, lives, i)) {
       value->offset = schedule->values[chain->steps[i].residual].offset;
       continue;
@@ -171,6 +186,7 @@ struct schedule *schedule_create(const struct chain *chain, const struct extent 
     *reason = find_extents(chain, schedule, images);
     if (!*reason && !schedule->empty) {
       forms_choose(chain, schedule->values);
+      schedule->passes = count_passes(chain, schedule, images);
       *reason = make_plans(chain, schedule, images);
       if (!*reason) *reason = place_values(chain, schedule);
     }

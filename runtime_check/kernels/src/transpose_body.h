@@ -62,7 +62,8 @@ static inline __attribute__((always_inline)) void store_columns(const struct int
   if (job->stride == 1 && count == LANES_PER_VECTOR) {
     for (int i = 0; i < LANES_PER_VECTOR; i++) output[q + i] = m[i];
   } else if (job->stride == 2 && count == LANES_PER_VECTOR) {
-    v8 *const same = output + (q % 2) * job->phase + q / 2, *const other = output + ((q + 1) % 2) * job->phase + (q + 1) / 2;
+    v8 *const same = output + q % 2 * job->phase + q / 2;
+    v8 *const other = output + (q + 1) % 2 * job->phase + (q + 1) / 2;
     for (int i = 0; i < LANES_PER_VECTOR / 2; i++) {
       same[i] = m[2 * i];
       other[i] = m[2 * i + 1];

@@ -74,6 +74,6 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
     unpack_channel(layer, plan, &tile, image, k, row, NULL, y);
   }
   if (in_lanes(&plan->layout.y))
-    layer->isa->border(&(struct border_job){(char *)y + channel * plan->layout.y.pitch, &plan->layout.y, plan->out_height,
-                                            plan->out_width});
+    layer->isa->border(&(struct border_job){(char *)y + channel * plan->layout.y.pitch, &plan->layout.y,
+                                            plan->out_height, plan->out_width});
 }

@@ -82,6 +82,7 @@ struct isa {
   const char *name;
   int max_tile;                               /* vectors that fit into registers */
   const tile_function *single;                /* by columns: 1..max_tile */
+  const tile_function *pointwise;             /* as single, for 1x1 kernels: aligned vectors side by side */
   const tile_function *pair;                  /* two rows, by columns: 1..max_tile/2 */
   tile_function narrow;                       /* at most 4 positions: half a vector */
   void (*interleave)(const struct interleave_job *);
@@ -95,7 +96,7 @@ const struct isa *isa_select(const char *limit);
 
 extern const struct isa isa_generic;
 #if defined(__x86_64__)
-extern const struct isa isa_avx2;
+extern const struct isa isa_avx2, isa_avx512;
 #elif defined(__aarch64__)
 extern const struct isa isa_neon;
 #endif

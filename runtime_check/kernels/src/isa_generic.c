@@ -6,4 +6,6 @@
 #include "transpose_body.h"
 #include "window_body.h"
 
-const struct isa isa_generic = {"generic", TILE_VECTORS, singles, pairs, narrow, interleave, separate, window, border};
+const struct isa isa_generic = {
+    "generic", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
+};

@@ -7,5 +7,7 @@
 #include "transpose_body.h"
 #include "window_body.h"
 
-const struct isa isa_neon = {"neon", TILE_VECTORS, singles, pairs, narrow, interleave, separate, window, border};
+const struct isa isa_neon = {
+    "neon", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
+};
 #endif

@@ -99,8 +99,9 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
   const char *input = pass->packed;
   if (plan->method == DIRECT) input = (const char *)(pass->x + image * layer->in_channels * plan->positions);
   if (plan->layout.direct) input = (const char *)pass->x + image * layer->in_channels * plan->pitch;
-  const tile_function function =
-      plan->narrow ? layer->isa->narrow : (tile->rows == 2 ? layer->isa->pair : layer->isa->single)[tile->columns];
+  const struct isa *isa = layer->isa;
+  const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
+  const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
   for (int64_t block = 0; block < plan->blocks; block++)
     for (int64_t chunk = from; chunk < to; chunk++) {
       const struct part *part = &plan->parts[block * plan->chunks + chunk];

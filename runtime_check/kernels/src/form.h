@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /* As ONNX has it where `group_rows` is 0. Otherwise one vector holds a pixel of eight groups of image rows: element l
-   is image row l * group_rows + r. Rows and columns of zeros, and rows of the neighbouring groups, lie around a group, so
-   that a window at any place of it finds whole vectors. */
+   is image row l * group_rows + r. Rows and columns of zeros, and rows of the neighbouring groups, lie around a group,
+   so that a window at any place of it finds whole vectors. */
 struct form {
   int64_t group_rows;
   int64_t top, bottom, left, right; /* rows and columns around the group */

@@ -47,8 +47,8 @@ size_t node_reads(struct reader *reader, const OrtNode *node, const OrtValueInfo
   size_t count = 0, inner = 0;
   if (!READ(Node_GetNumInputs(node, &count)) || !READ(Node_GetNumImplicitInputs(node, &inner))) return 0;
   if (count + inner > room) return count + inner;
-  const bool read = READ(Node_GetInputs(node, values, count)) && READ(Node_GetImplicitInputs(node, values + count, inner));
-  return read ? count + inner : 0;
+  if (!READ(Node_GetInputs(node, values, count))) return 0;
+  return READ(Node_GetImplicitInputs(node, values + count, inner)) ? count + inner : 0;
 }
 
 static const OrtOpAttr *attribute(struct reader *reader, const OrtNode *node, const char *name, int type) {

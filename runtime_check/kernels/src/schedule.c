@@ -7,7 +7,7 @@
 #include "plan.h"
 
 enum { LINE = 64 };
-#define CACHED ((int64_t)4 << 20) /* bytes: a batch whose values are larger is run image by image */
+#define CACHED ((int64_t)16 << 20) /* bytes: a batch whose values together are larger is run image by image */
 
 void schedule_release(const struct chain *chain, struct schedule *schedule) {
   if (!schedule) return;

@@ -4,7 +4,7 @@ torchvision architectures and VGG-16 for CIFAR, random weights, uniformly random
 convolution and linear layer but the first convolution (and depthwise ones, whose few weights stay). Every timing is a
 process of its own, engine after engine, round after round: idle thread pools of one engine would take the cores of the
 other. Batch 1 unless --batch says otherwise. A row gives the median over rounds of each engine's median latency, and
-the median, smallest and largest of the rounds' ratios.
+the median, smallest and largest of the rounds' ratios; `--picture FILE` draws these as bars.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
+
+from runtime_check.pictures.svg import box, linear, picture, text, whisker
+from runtime_check.theme import STYLE
 
 ENGINES = ("onnxruntime", "kernels", "openvino", "deepsparse")
 NETWORKS = ("resnet50", "resnet18", "vgg16_cifar", "mobilenet_v2")
@@ -95,6 +100,41 @@ def measure(path: Path, engine: str, threads: int, batch: int, seconds: float) -
     return {"ms": statistics.median(samples), "claimed": claimed}
 
 
+@dataclass(frozen=True)
+class Row:
+    """Dense time over sparse time of one network."""
+
+    network: str
+    sparsity: float
+    ratios: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def draw(rows: Sequence[Row]) -> str:
+    """An SVG file: a bar from zero for each row, with the range of its rounds, one network below the other."""
+    width, left, height = 760.0, 190.0, 24.0
+    scale = linear(0, max(max(row.ratios) for row in rows), left, width - 60)
+    parts = [box(scale(1), 0, 1, len(rows) * height, "before", tip="as fast as dense")]
+    for index, row in enumerate(rows):
+        y = index * height
+        if index == 0 or rows[index - 1].network != row.network:
+            parts.append(text(0, y + 16, row.network, "strong"))
+        parts += [
+            text(left - 10, y + 16, f"{row.sparsity:.0%}", "soft", "end"),
+            box(left, y + 4, scale(row.median) - left, 15, "after", radius=2),
+            whisker(scale(min(row.ratios)), scale(max(row.ratios)), y + 11.5),
+            text(scale(max(row.ratios)) + 8, y + 16, f"{row.median:.2f}x", "soft"),
+        ]
+    title = "Dense time over sparse time, by share of zero weights"
+    told = ", ".join(f"{row.network} at {row.sparsity:.0%}: {row.median:.2f}" for row in rows)
+    drawing = picture(width, len(rows) * height + 4, title, told, parts)
+    head, rest = drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).split(">", 1)
+    return f"{head}><style>{STYLE}</style>{rest}\n"
+
+
 @click.command(help=__doc__)
 @click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
 @click.option("--sparsity", type=click.FloatRange(0, 1), multiple=True, default=(0.8, 0.9, 0.95), show_default=True)
@@ -103,6 +143,7 @@ def measure(path: Path, engine: str, threads: int, batch: int, seconds: float) -
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Measuring time in each process.")
 @click.option("--engine", "engines", type=click.Choice(ENGINES[2:]), multiple=True, help="Others to measure beside.")
+@click.option("--picture", "drawing", type=click.Path(dir_okay=False, path_type=Path), help="An SVG file to write.")
 @click.option("--worker", nargs=2, hidden=True)
 def main(
     networks: tuple[str, ...],
@@ -112,6 +153,7 @@ def main(
     rounds: int,
     seconds: float,
     engines: tuple[str, ...],
+    drawing: Path | None,
     worker: tuple[str, str] | None,
 ) -> None:
     if worker:
@@ -124,6 +166,7 @@ def main(
     print(f"{threads} thread(s), batch {batch}, {rounds} rounds\n")
     print("| network | sparsity | claimed |" + "".join(f" {engine} ms |" for engine in chosen) + " speed-up |")
     print("|---|--:|--:|" + "--:|" * len(chosen) + "--:|")
+    rows = []
     for network in networks:
         for share in sparsity:
             with tempfile.TemporaryDirectory() as folder:
@@ -143,8 +186,11 @@ def main(
                         claimed = max(claimed, result["claimed"])
             ratios = [a / b for a, b in zip(found["onnxruntime"], found["kernels"], strict=True)]
             times = "".join(f" {statistics.median(found[engine]):.2f} |" for engine in chosen)
+            rows.append(Row(network, share, tuple(ratios)))
             spread = f"{statistics.median(ratios):.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
             print(f"| {network} | {share:.0%} | {claimed} |{times} {spread} |", flush=True)
+    if drawing:
+        drawing.write_text(draw(rows))
 
 
 if __name__ == "__main__":

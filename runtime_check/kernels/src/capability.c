@@ -3,72 +3,50 @@
 #include <stdlib.h>
 
 #include "cost.h"
-#include "match.h"
 #include "report.h"
+#include "units.h"
 
-static bool is_grouped(struct reader *reader, const OrtNode *node) {
-  int64_t group = 1;
-  return node && node_is(reader, node, "Conv") && attribute_int(reader, node, "group", &group) && group > 1;
+/* Claim units level by level: all of one level become one node. */
+static OrtStatus *fuse(const struct provider *provider, const struct units *units, OrtSupport *support) {
+  const OrtFusionOptions options = {ORT_INTERFACE, true};
+  const OrtNode **nodes = calloc(units->count * MATCH_NODES + 1, sizeof *nodes);
+  OrtStatus *error = nodes ? NULL : provider->api->CreateStatus(ORT_EP_FAIL, "sparse kernels: out of memory");
+  int64_t most = -1;
+  for (size_t i = 0; i < units->count; i++)
+    if (!units->all[i].reason && units->all[i].level > most) most = units->all[i].level;
+  for (int64_t level = 0; level <= most && !error; level++) {
+    size_t count = 0;
+    for (size_t i = 0; i < units->count; i++) {
+      const struct unit *unit = &units->all[i];
+      if (unit->reason || unit->level != level) continue;
+      for (size_t j = 0; j < unit->match.count; j++) nodes[count++] = unit->match.nodes[j];
+    }
+    if (count > 0) error = provider->ep_api->AddNodesToFuse(support, nodes, count, &options);
+  }
+  free(nodes);
+  return error;
 }
 
-/* The node whose activation makes x, where it is one, or the one that makes x itself. */
-static const OrtNode *maker(struct reader *reader, const OrtValueInfo *x) {
-  const OrtValueInfo *inputs[MAX_INPUTS];
-  const OrtNode *node = value_producer(reader, x);
-  if (!node || !(node_is(reader, node, "Relu") || node_is(reader, node, "Clip"))) return node;
-  return node_inputs(reader, node, inputs) > 0 ? value_producer(reader, inputs[0]) : NULL;
-}
-
-static struct surroundings look_around(struct reader *reader, const struct match *match) {
-  struct surroundings around = {
-      .grouped_before = is_grouped(reader, maker(reader, match->x)),
-      .grouped_after = is_grouped(reader, value_consumer(reader, match->output)),
-  };
-  const int64_t *const sizes = match->result.sizes;
-  if (match->result.rank == 4 && sizes[2] > 0 && sizes[3] > 0) {
-    if (__builtin_mul_overflow(sizes[2], sizes[3], &around.positions)) around.positions = 0;
+static void report(const struct provider *provider, struct reader *reader, const struct units *units) {
+  for (size_t i = 0; i < units->count; i++) {
+    const struct unit *unit = &units->all[i];
+    if (node_is(reader, unit->node, "MaxPool")) continue; /* no weights */
+    report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason,
+                 node_name(reader, unit->node));
   }
-  return around;
-}
-
-/* Claim the layer that starts at `node`, or report why not. */
-static void consider(struct provider *provider, struct reader *reader, const OrtNode *node, OrtSupport *support,
-                     struct taken *taken) {
-  struct match match;
-  int64_t nonzeros = -1, weights = -1;
-  const char *reason = match_layer(reader, node, taken, true, &match);
-  if (reader->error) return;
-  if (!reason) reason = layer_objection(&match.spec);
-  if (!reason) {
-    weights = match.spec.out_channels * match.spec.in_channels * match.spec.kernel[0] * match.spec.kernel[1];
-    nonzeros = count_nonzeros(match.spec.weight, weights);
-    const struct surroundings around = look_around(reader, &match);
-    if (!provider->claim_all) reason = cost_objection(&match.spec, &around, nonzeros, provider->isa);
-  }
-  if (!reason) {
-    const OrtFusionOptions options = {ORT_INTERFACE, true};
-    reader->error = provider->ep_api->AddNodesToFuse(support, match.nodes, match.count, &options);
-    for (size_t i = 0; i < match.count; i++) taken->nodes[taken->count++] = match.nodes[i];
-  }
-  report_layer(provider->report, node_operator(reader, node), nonzeros, weights, reason, node_name(reader, node));
 }
 
 OrtStatus *provider_capability(OrtEp *ep, const OrtGraph *graph, OrtSupport *support) {
   struct provider *provider = (struct provider *)ep;
   struct reader reader = {provider->api, NULL};
-  size_t count = 0;
-  OrtStatus *error = provider->api->Graph_GetNumNodes(graph, &count);
-  if (error || count == 0) return error;
-  const OrtNode **nodes = calloc(count, sizeof *nodes);
-  struct taken taken = {calloc(count, sizeof *taken.nodes), 0};
-  if (!nodes || !taken.nodes) {
-    error = provider->api->CreateStatus(ORT_EP_FAIL, "sparse kernels: out of memory");
-  } else if (!(error = provider->api->Graph_GetNodes(graph, nodes, count))) {
-    for (size_t i = 0; i < count && !reader.error; i++)
-      if (match_starts(&reader, nodes[i])) consider(provider, &reader, nodes[i], support, &taken);
-    error = reader.error;
+  struct units units;
+  const char *reason = units_find(&units, &reader, graph, provider->claim_all ? NULL : cost_objection, provider->isa);
+  OrtStatus *error = reader.error;
+  if (!error && reason) error = provider->api->CreateStatus(ORT_EP_FAIL, reason);
+  if (!error) {
+    report(provider, &reader, &units);
+    error = reader.error ? reader.error : fuse(provider, &units, support);
   }
-  free(nodes);
-  free(taken.nodes);
+  units_release(&units);
   return error;
 }

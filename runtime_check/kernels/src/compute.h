@@ -1,4 +1,4 @@
-/* A claimed layer inside a session: onnxruntime's node and our layer. */
+/* A claimed chain inside a session: onnxruntime's node and our layers. */
 #ifndef SPARSE_COMPUTE_H
 #define SPARSE_COMPUTE_H
 

@@ -24,7 +24,7 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   const double taps = (double)(spec->kernel[0] * spec->kernel[1]), positions = (double)around->positions;
   const double in = (double)spec->in_channels, out = (double)spec->out_channels;
   if (in * out * taps < LEAST_WEIGHTS) return "too small";
-  double extra = out * positions > LARGE ? WRITE_LARGE : 0;
+  double extra = out * positions > LARGE && !around->joined_after ? WRITE_LARGE : 0;
   if (around->grouped_after) extra += relayout(out * positions);
   if (around->grouped_before) extra += relayout(in * positions) * in / out;
   double most = MARGIN * DENSE / NONZERO - OVERHEAD - extra / (NONZERO * in * taps);

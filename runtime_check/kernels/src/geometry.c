@@ -6,6 +6,7 @@
 
 enum {
   NARROW = 4,           /* positions that half a vector holds */
+  LINE = 64,            /* bytes of a cache line */
   BLOCK_BYTES = 26624,  /* input of one tile and one block of channels: what a 32 KiB first-level cache keeps */
   SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
   LEAST_ROWS = 5,       /* fewer output rows leave most of eight groups empty */
@@ -25,7 +26,7 @@ static bool pointwise(const struct layer *layer) {
 int64_t geometry_tap(const struct plan *plan, const struct layer *layer, int64_t tap) {
   if (plan->method == LANES) {
     const int64_t y = tap / layer->kernel[1] * layer->dilation[0], x = tap % layer->kernel[1] * layer->dilation[1];
-    return y * plan->row_bytes + (x % layer->stride[1] * plan->phase + x / layer->stride[1]) * VECTOR_BYTES;
+    return y * plan->row_bytes + (x % plan->column_step * plan->phase + x / plan->column_step) * VECTOR_BYTES;
   }
   return plan->method == COLUMNS ? tap * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES) : 0;
 }
@@ -40,11 +41,12 @@ static int64_t touched(const struct plan *plan, const struct layer *layer, struc
       pieces[(*count)++] = (struct piece){geometry_tap(plan, layer, tap), tile->columns * VECTOR_BYTES};
     return layer->taps * tile->columns * VECTOR_BYTES;
   }
-  const int64_t width = (tile->columns + (layer->kernel[1] - 1) * layer->dilation[1] / layer->stride[1]) * VECTOR_BYTES;
-  const int64_t phases = least(layer->stride[1], layer->kernel[1]);
+  const int64_t reach = (layer->kernel[1] - 1) * layer->dilation[1] / plan->column_step;
+  const int64_t width = (tile->columns + reach) * VECTOR_BYTES;
+  const int64_t phases = least(plan->column_step, layer->kernel[1]);
   for (int row = 0; row < tile->rows; row++)
     for (int64_t tap = 0; tap < layer->kernel[0]; tap++) {
-      const int64_t y = row * layer->stride[0] + tap * layer->dilation[0];
+      const int64_t y = row * plan->row_step + tap * layer->dilation[0];
       if (row > 0 && y % layer->dilation[0] == 0 && y / layer->dilation[0] < layer->kernel[0]) continue; /* row 0's */
       for (int64_t phase = 0; phase < phases; phase++) {
         bytes += width;
@@ -70,8 +72,9 @@ static void lay_out_channels(struct plan *plan, const struct layer *layer) {
   plan->blocks = ceil_div(layer->in_channels, channels);
   plan->block_channels = ceil_div(layer->in_channels, plan->blocks);
   plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
-  if (plan->method != DIRECT && !plan->narrow)
-    plan->pitch = best_pitch(pieces, count, plan->pitch, plan->block_channels);
+  if (plan->method == DIRECT || plan->narrow || (plan->layout.direct && plan->layout.x.pitch)) return;
+  if (plan->layout.direct && layer->taps == 1 && spreads(plan->pitch, plan->tiles[0].columns)) return;
+  plan->pitch = best_pitch(pieces, count, plan->pitch, plan->block_channels);
 }
 
 static void add_tiles(struct plan *plan, int64_t position, int rows, int64_t columns, int64_t widest) {
@@ -92,12 +95,13 @@ static const char *cut(struct plan *plan, const struct layer *layer) {
   plan->tiles = calloc((size_t)(rows * (ceil_div(columns, widest / 2) + 1)), sizeof *plan->tiles);
   if (!plan->tiles) return "out of memory";
   int64_t row = 0;
-  for (; row + 1 < rows; row += 2) add_tiles(plan, row, 2, columns, widest / 2);
+  for (; row + 1 < rows && layer->taps > 1; row += 2) /* rows of a window overlap */
+    add_tiles(plan, row, 2, columns, widest / 2);
   for (; row < rows; row++) add_tiles(plan, row, 1, columns, widest);
   for (int64_t i = 0; i < plan->tile_count; i++) {
     struct tile *tile = &plan->tiles[i];
     if (plan->method == LANES) {
-      tile->input = tile->position * layer->stride[0] * plan->row_bytes + tile->column * VECTOR_BYTES;
+      tile->input = plan->origin + tile->position * plan->row_step * plan->row_bytes + tile->column * VECTOR_BYTES;
     } else {
       tile->input = tile->column * VECTOR_BYTES;
       tile->position = tile->column * LANES_PER_VECTOR;
@@ -108,39 +112,68 @@ static const char *cut(struct plan *plan, const struct layer *layer) {
 
 static void choose_method(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->out_height * plan->out_width;
-  const bool spanning = layer->linear || (plan->batch > 1 && pixels <= SPANNING);
+  const struct layout *layout = &plan->layout;
+  const bool linear = layer->operation == LINEAR;
+  const bool lanes = layout->direct || in_lanes(&layout->residual) || in_lanes(&layout->y);
+  const bool spanning = linear || (plan->batch > 1 && pixels <= SPANNING);
   plan->images = spanning ? 1 : plan->batch;
   plan->positions = spanning ? plan->batch * pixels : pixels;
   plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
   plan->method = COLUMNS;
-  if (layer->linear && plan->batch == 1) {
+  if (layer->operation >= DEPTHWISE) {
+    plan->method = WINDOW;
+  } else if (lanes) {
+    plan->method = LANES;
+  } else if (linear && plan->batch == 1) {
     plan->method = DOT;
-  } else if (pointwise(layer) && !spanning && pixels % LANES_PER_VECTOR == 0) {
+  } else if (pointwise(layer) && !spanning && pixels % LANES_PER_VECTOR == 0 && !in_lanes(&plan->layout.x)) {
     plan->pitch = pixels * (int64_t)sizeof(float);
     plan->method = spreads(plan->pitch, least(plan->vectors, layer->isa->max_tile)) ? DIRECT : COLUMNS;
   } else if (layer->taps > 1) {
     const int64_t copied = layer->in_channels * layer->taps * plan->vectors * VECTOR_BYTES;
     if ((plan->out_height >= LEAST_ROWS && pixels > NARROW) || copied > COPY_LIMIT) plan->method = LANES;
   }
-  if (plan->method == LANES) { /* every image has rows of its own */
+  if (plan->method >= LANES) { /* every image has rows of its own */
     plan->images = plan->batch;
     plan->positions = pixels;
   }
+}
+
+/* Rows and columns of vectors: those of x where it is in lanes, otherwise those that x is copied to. */
+static const char *lay_out_lanes(struct plan *plan, const struct layer *layer) {
+  const struct form *x = &plan->layout.x;
+  plan->group_rows = plan->layout.group_rows;
+  if (!plan->group_rows) plan->group_rows = ceil_div(plan->out_height, LANES_PER_VECTOR);
+  plan->row_step = layer->stride[0];
+  plan->column_step = 1;
+  if (plan->layout.direct) {
+    plan->row_bytes = x->row_bytes;
+    plan->origin = (x->top - layer->pad[0]) * plan->row_bytes + (x->left - layer->pad[1]) * VECTOR_BYTES;
+    plan->pitch = x->pitch ? x->pitch : (x->top + x->group_rows + x->bottom) * plan->row_bytes;
+    return NULL;
+  }
+  plan->subsampled = plan->method == LANES && layer->taps == 1 && layer->stride[0] * layer->stride[1] > 1 &&
+                     layer->pad[0] == 0 && layer->pad[1] == 0 && layer->pad[2] == 0 && layer->pad[3] == 0;
+  if (plan->subsampled) plan->row_step = 1;
+  plan->column_step = plan->method == LANES && !plan->subsampled ? layer->stride[1] : 1;
+  plan->packed_rows = (plan->group_rows - 1) * plan->row_step + (layer->kernel[0] - 1) * layer->dilation[0] + 1;
+  plan->packed_columns = plan->subsampled ? plan->out_width
+                                          : (plan->out_width - 1) * layer->stride[1] +
+                                                (layer->kernel[1] - 1) * layer->dilation[1] + 1;
+  plan->phase = ceil_div(plan->packed_columns, plan->column_step);
+  plan->row_bytes = plan->phase * plan->column_step * VECTOR_BYTES;
+  if (plan->packed_rows > BYTE_LIMIT / plan->row_bytes) return "image too large";
+  plan->pitch = plan->packed_rows * plan->row_bytes;
+  return NULL;
 }
 
 static const char *lay_out(struct plan *plan, const struct layer *layer) {
   plan->narrow = plan->method == COLUMNS && plan->positions <= NARROW;
   if (plan->method == COLUMNS) {
     plan->pitch = layer->taps * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES);
-  } else if (plan->method == LANES) {
-    plan->group_rows = ceil_div(plan->out_height, LANES_PER_VECTOR);
-    plan->packed_rows = (plan->group_rows - 1) * layer->stride[0] + (layer->kernel[0] - 1) * layer->dilation[0] + 1;
-    plan->packed_columns =
-        (plan->out_width - 1) * layer->stride[1] + (layer->kernel[1] - 1) * layer->dilation[1] + 1;
-    plan->phase = ceil_div(plan->packed_columns, layer->stride[1]);
-    plan->row_bytes = plan->phase * layer->stride[1] * VECTOR_BYTES;
-    if (plan->packed_rows > BYTE_LIMIT / plan->row_bytes) return "image too large";
-    plan->pitch = plan->packed_rows * plan->row_bytes;
+  } else if (plan->method >= LANES) {
+    const char *reason = lay_out_lanes(plan, layer);
+    if (reason) return reason;
   }
   if (plan->pitch > INT32_MAX / 4) return "image too large";
   return NULL;
@@ -156,16 +189,26 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   choose_method(plan, layer);
   if (plan->method == DOT) return NULL;
   const char *reason = lay_out(plan, layer);
-  if (reason || (reason = cut(plan, layer))) return reason;
+  if (reason) return reason;
+  if ((in_lanes(&plan->layout.x) && !plan->layout.direct) || plan->subsampled) {
+    const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
+    plan->image_bytes = pixels * (int64_t)sizeof(float);
+  }
+  if (plan->method == WINDOW) {
+    if (plan->layout.direct && !plan->layout.x.pitch) plan->pitch |= LINE; /* spread over the caches' sets */
+    /* The copy of one channel and one row of y. */
+    plan->sum_bytes = (plan->layout.direct ? 0 : plan->pitch) + plan->out_width * VECTOR_BYTES + plan->image_bytes;
+    return NULL;
+  }
+  if ((reason = cut(plan, layer))) return reason;
   lay_out_channels(plan, layer);
   while (plan->block_channels > 1 && plan->block_channels * plan->pitch > INT32_MAX) {
     plan->block_channels = ceil_div(plan->block_channels, 2);
     plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
   }
-  if (plan->method != DIRECT) {
-    if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
-    plan->packed_bytes = plan->pitch * layer->in_channels;
-  }
+  if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
+  if (plan->method != DIRECT && !plan->layout.direct) plan->packed_bytes = plan->pitch * layer->in_channels;
   plan->sum_bytes = layer->out_channels * layer->isa->max_tile * VECTOR_BYTES;
+  if (plan->sum_bytes < plan->image_bytes) plan->sum_bytes = plan->image_bytes;
   return NULL;
 }

@@ -43,6 +43,14 @@ size_t node_inputs(struct reader *reader, const OrtNode *node, const OrtValueInf
   return count;
 }
 
+size_t node_reads(struct reader *reader, const OrtNode *node, const OrtValueInfo **values, size_t room) {
+  size_t count = 0, inner = 0;
+  if (!READ(Node_GetNumInputs(node, &count)) || !READ(Node_GetNumImplicitInputs(node, &inner))) return 0;
+  if (count + inner > room) return count + inner;
+  if (!READ(Node_GetInputs(node, values, count))) return 0;
+  return READ(Node_GetImplicitInputs(node, values + count, inner)) ? count + inner : 0;
+}
+
 static const OrtOpAttr *attribute(struct reader *reader, const OrtNode *node, const char *name, int type) {
   const OrtOpAttr *found = NULL;
   int actual = 0;

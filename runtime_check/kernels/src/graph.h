@@ -30,6 +30,8 @@ const char *node_operator(struct reader *reader, const OrtNode *node);
 const char *node_name(struct reader *reader, const OrtNode *node);
 /* Inputs of the node, NULL where left out; returns their number, or 0 where there are more than MAX_INPUTS. */
 size_t node_inputs(struct reader *reader, const OrtNode *node, const OrtValueInfo *inputs[MAX_INPUTS]);
+/* Values that the node reads, also in the graphs inside it: at most `room` of them are written, all are counted. */
+size_t node_reads(struct reader *reader, const OrtNode *node, const OrtValueInfo **values, size_t room);
 /* The node's only output, or NULL. */
 const OrtValueInfo *node_output(struct reader *reader, const OrtNode *node);
 

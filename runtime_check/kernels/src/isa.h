@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "form.h"
+
 enum { LANES_PER_VECTOR = 8, VECTOR_BYTES = 32 };
 
 /* One non-zero weight: its value, and the bytes from the block's first vector to the vector it multiplies. */
@@ -30,9 +32,9 @@ struct tile_job {
   const char *sums;    /* partial sums of channel 0 */
   ptrdiff_t sum_pitch; /* bytes from one channel to the next */
   char *output;
-  ptrdiff_t output_pitch;
-  const char *residual; /* added at the end where not NULL */
-  ptrdiff_t residual_pitch;
+  ptrdiff_t output_pitch, output_row; /* output_row: from the first tile row to the second */
+  const char *residual;               /* added at the end where not NULL */
+  ptrdiff_t residual_pitch, residual_row;
   float low, high;
   int finish; /* last block: residual and bounds are applied */
 };
@@ -58,14 +60,35 @@ struct separate_job {
   float low, high;
 };
 
+/* One output row of one channel, from a window of vectors: weighted sums, or the largest where `weights` is NULL. */
+struct window_job {
+  const char *input;     /* of the first window */
+  ptrdiff_t row, column; /* bytes from one kernel row to the next, from one kernel column to the next */
+  ptrdiff_t step;        /* bytes from one window to the next */
+  int64_t kernel[2], columns;
+  const float *weights;
+  float bias, low, high;
+  char *output;
+};
+
+/* What lies around one channel in lanes, made from the rows inside: neighbouring groups' rows, zeros. */
+struct border_job {
+  char *channel;
+  const struct form *form;
+  int64_t height, width;
+};
+
 struct isa {
   const char *name;
   int max_tile;                               /* vectors that fit into registers */
   const tile_function *single;                /* by columns: 1..max_tile */
+  const tile_function *pointwise;             /* as single, for 1x1 kernels: aligned vectors side by side */
   const tile_function *pair;                  /* two rows, by columns: 1..max_tile/2 */
   tile_function narrow;                       /* at most 4 positions: half a vector */
   void (*interleave)(const struct interleave_job *);
   void (*separate)(const struct separate_job *);
+  void (*window)(const struct window_job *);
+  void (*border)(const struct border_job *);
 };
 
 /* The best instruction set that this processor and this build have; `limit` names a lesser one, or is NULL. */
@@ -73,7 +96,9 @@ const struct isa *isa_select(const char *limit);
 
 extern const struct isa isa_generic;
 #if defined(__x86_64__)
-extern const struct isa isa_avx2;
+extern const struct isa isa_avx2, isa_avx512;
+#elif defined(__aarch64__)
+extern const struct isa isa_neon;
 #endif
 
 #endif

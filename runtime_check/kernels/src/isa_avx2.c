@@ -13,8 +13,11 @@
 
 #include "tile_body.h"
 #include "transpose_body.h"
+#include "window_body.h"
 
-const struct isa isa_avx2 = {"avx2", TILE_VECTORS, singles, pairs, narrow, interleave, separate};
+const struct isa isa_avx2 = {
+    "avx2", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
+};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,8 +1,7 @@
 #include "layer.h"
 
 #include <stdlib.h>
-
-#include "plan.h"
+#include <string.h>
 
 int64_t count_nonzeros(const float *values, int64_t count) {
   int64_t found = 0;
@@ -25,8 +24,9 @@ const char *layer_objection(const struct layer_spec *spec) {
   const int64_t taps = spec->kernel[0] * spec->kernel[1];
   if (taps > TAP_LIMIT || taps * spec->in_channels > INT32_MAX) return "kernel too large";
   if (taps * spec->in_channels * spec->out_channels > BYTE_LIMIT / 4) return "weight too large";
-  if (spec->linear && taps != 1) return "kernel size out of range";
-  if (!spec->weight) return "no weight";
+  if (spec->operation == LINEAR && taps != 1) return "kernel size out of range";
+  if (spec->operation >= DEPTHWISE && spec->in_channels != spec->out_channels) return "channel count out of range";
+  if (spec->operation != MAXIMUM && !spec->weight) return "no weight";
   if (spec->low != spec->low || spec->high != spec->high || spec->low > spec->high) return "bounds are not a range";
   return NULL;
 }
@@ -47,46 +47,51 @@ static void fill(struct layer *layer, const struct layer_spec *spec) {
   layer->start[layer->out_channels] = next;
 }
 
+static bool allocate(struct layer *layer) {
+  const size_t channels = (size_t)layer->out_channels, values = (size_t)layer->nonzeros + 1;
+  layer->bias = calloc(channels, sizeof *layer->bias);
+  layer->value = calloc(values, sizeof *layer->value);
+  if (layer->operation >= DEPTHWISE) return layer->bias && layer->value;
+  layer->start = calloc(channels + 1, sizeof *layer->start);
+  layer->column = calloc(values, sizeof *layer->column);
+  return layer->bias && layer->value && layer->start && layer->column;
+}
+
 struct layer *layer_create(const struct layer_spec *spec, const struct isa *isa, const char **reason) {
   if ((*reason = layer_objection(spec))) return NULL;
   *reason = "out of memory";
   struct layer *layer = calloc(1, sizeof *layer);
   if (!layer) return NULL;
-  if (pthread_mutex_init(&layer->lock, NULL)) {
-    free(layer);
-    return NULL;
-  }
-  layer->linear = spec->linear;
+  layer->operation = spec->operation;
   layer->out_channels = spec->out_channels;
   layer->in_channels = spec->in_channels;
   layer->taps = spec->kernel[0] * spec->kernel[1];
-  for (int i = 0; i < 2; i++) {
-    layer->kernel[i] = spec->kernel[i];
-    layer->stride[i] = spec->stride[i];
-    layer->dilation[i] = spec->dilation[i];
-  }
-  for (int i = 0; i < 4; i++) layer->pad[i] = spec->pad[i];
+  memcpy(layer->kernel, spec->kernel, sizeof layer->kernel);
+  memcpy(layer->stride, spec->stride, sizeof layer->stride);
+  memcpy(layer->dilation, spec->dilation, sizeof layer->dilation);
+  memcpy(layer->pad, spec->pad, sizeof layer->pad);
   layer->low = spec->low;
   layer->high = spec->high;
   layer->isa = isa;
-  layer->nonzeros = count_nonzeros(spec->weight, layer->out_channels * layer->in_channels * layer->taps);
-  layer->start = calloc((size_t)layer->out_channels + 1, sizeof *layer->start);
-  layer->column = calloc((size_t)layer->nonzeros + 1, sizeof *layer->column);
-  layer->value = calloc((size_t)layer->nonzeros + 1, sizeof *layer->value);
-  layer->bias = calloc((size_t)layer->out_channels, sizeof *layer->bias);
-  if (!layer->start || !layer->column || !layer->value || !layer->bias) {
+  const int64_t inputs = layer->operation == DEPTHWISE ? 1 : layer->in_channels;
+  const int64_t weights = layer->out_channels * inputs * layer->taps;
+  if (layer->operation == DEPTHWISE) layer->nonzeros = weights;
+  if (layer->operation < DEPTHWISE) layer->nonzeros = count_nonzeros(spec->weight, weights);
+  if (!allocate(layer)) {
     layer_release(layer);
     return NULL;
   }
-  fill(layer, spec);
+  if (layer->operation < DEPTHWISE) fill(layer, spec);
+  if (layer->operation == DEPTHWISE) {
+    memcpy(layer->value, spec->weight, (size_t)weights * sizeof *layer->value);
+    for (int64_t k = 0; k < layer->out_channels && spec->bias; k++) layer->bias[k] = spec->bias[k];
+  }
   *reason = NULL;
   return layer;
 }
 
 void layer_release(struct layer *layer) {
   if (!layer) return;
-  for (int i = 0; i < PLAN_CACHE; i++) plan_release(layer->plans[i]);
-  pthread_mutex_destroy(&layer->lock);
   free(layer->start);
   free(layer->column);
   free(layer->value);

@@ -1,8 +1,7 @@
-/* A convolution or a linear layer with sparse constant weights: checked once, then immutable but for its plans. */
+/* One layer with constant weights: checked once, then immutable. */
 #ifndef SPARSE_LAYER_H
 #define SPARSE_LAYER_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,38 +17,37 @@ enum {
 #define POSITION_LIMIT ((int64_t)1 << 27) /* pixels of one image, rows of one matrix, images of one batch */
 #define BYTE_LIMIT ((int64_t)1 << 40)     /* one tensor or buffer */
 
+enum operation {
+  CONVOLUTION, /* sparse weights */
+  LINEAR,      /* sparse weights: y[m][k] = sum over c of x[m][c] w[k][c]; input channels last, kernel 1x1 */
+  DEPTHWISE,   /* a convolution of each channel with weights of its own */
+  MAXIMUM      /* the largest element of a window; no weights */
+};
+
 /* A layer as a file describes it. Nothing in here is trusted before `layer_create` has looked at it. */
 struct layer_spec {
-  bool linear;      /* y[m][k] = sum over c of x[m][c] w[k][c]: input channels last, kernel 1x1 */
-  bool transposed;  /* weights are stored [in][out] (linear only) */
+  enum operation operation;
+  bool transposed; /* weights are stored [in][out] (LINEAR only) */
   int64_t out_channels, in_channels;
   int64_t kernel[2], stride[2], dilation[2]; /* height, width */
   int64_t pad[4];                            /* top, left, bottom, right */
-  const float *weight;                       /* [out][in][kernel height][kernel width] */
+  const float *weight;                       /* [out][in or, DEPTHWISE, 1][kernel height][kernel width] */
   const float *bias;                         /* [out], or one value where `bias_stride` is 0, or NULL */
   int64_t bias_stride;
   float low, high; /* bounds of the output: 0 and infinity for ReLU, -infinity and infinity for none */
 };
 
-enum { PLAN_CACHE = 8 };
-
-struct plan;
-
 struct layer {
-  bool linear;
+  enum operation operation;
   int64_t out_channels, in_channels, taps; /* taps: elements of one kernel */
   int64_t kernel[2], stride[2], dilation[2], pad[4];
   float low, high;
   int64_t nonzeros;
   int64_t *start;  /* [out + 1]: where each output channel's non-zeros begin */
   int32_t *column; /* input channel * taps + kernel row * kernel width + kernel column */
-  float *value;
+  float *value;    /* DEPTHWISE: all weights, [out][taps] */
   float *bias; /* [out], never NULL */
   const struct isa *isa;
-
-  pthread_mutex_t lock; /* of what follows */
-  struct plan *plans[PLAN_CACHE];
-  uint64_t clock;
 };
 
 /* NULL, or why a layer is refused: sizes out of range, bounds that are none. */

@@ -5,7 +5,8 @@
 #include <string.h>
 
 bool match_starts(struct reader *reader, const OrtNode *node) {
-  return node_is(reader, node, "Conv") || node_is(reader, node, "Gemm") || node_is(reader, node, "MatMul");
+  return node_is(reader, node, "Conv") || node_is(reader, node, "Gemm") || node_is(reader, node, "MatMul") ||
+         node_is(reader, node, "MaxPool");
 }
 
 /* A list attribute of exactly `count` entries, which stays as it is where it is left out. */
@@ -30,12 +31,14 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
   if (!weight.values) return "weights are not constant float32";
   if (weight.shape.rank != 4) return "not two-dimensional";
   attribute_int(reader, node, "group", &group);
-  if (group != 1) return "grouped convolution";
+  const bool depthwise = group == weight.shape.sizes[0] && weight.shape.sizes[1] == 1 && group > 1;
+  if (group != 1 && !depthwise) return "grouped convolution";
+  if (depthwise) spec->operation = DEPTHWISE;
   const bool valid = attribute_is(reader, node, "auto_pad", "VALID");
   if (attribute_is(reader, node, "auto_pad", "SAME_UPPER") || attribute_is(reader, node, "auto_pad", "SAME_LOWER"))
     return "automatic padding";
   spec->out_channels = weight.shape.sizes[0];
-  spec->in_channels = weight.shape.sizes[1];
+  spec->in_channels = depthwise ? group : weight.shape.sizes[1];
   for (int i = 0; i < 2; i++) {
     spec->kernel[i] = kernel[i] = weight.shape.sizes[2 + i];
     spec->stride[i] = spec->dilation[i] = 1;
@@ -55,6 +58,24 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
   return match->input.rank == 4 ? NULL : "input is not a four-dimensional float32 tensor";
 }
 
+/* Windows that lie inside the image, and no second output. */
+static const char *match_pool(struct reader *reader, const OrtNode *node, struct match *match) {
+  struct layer_spec *spec = &match->spec;
+  int64_t ceil_mode = 0;
+  spec->operation = MAXIMUM;
+  for (int i = 0; i < 2; i++) spec->stride[i] = spec->dilation[i] = 1;
+  attribute_int(reader, node, "ceil_mode", &ceil_mode);
+  if (match->input.rank != 4 || match->input.sizes[1] < 1) return "input is not a four-dimensional float32 tensor";
+  if (!list(reader, node, "kernel_shape", spec->kernel, 2) || !list(reader, node, "strides", spec->stride, 2) ||
+      !list(reader, node, "dilations", spec->dilation, 2) || !list(reader, node, "pads", spec->pad, 4))
+    return "not two-dimensional";
+  if (ceil_mode || spec->pad[0] || spec->pad[1] || spec->pad[2] || spec->pad[3] ||
+      attribute_is(reader, node, "auto_pad", "SAME_UPPER") || attribute_is(reader, node, "auto_pad", "SAME_LOWER"))
+    return "padded pooling";
+  spec->in_channels = spec->out_channels = match->input.sizes[1];
+  return NULL;
+}
+
 static const char *match_linear(struct reader *reader, const OrtNode *node, const OrtValueInfo *const *inputs,
                                 size_t count, struct match *match) {
   struct layer_spec *spec = &match->spec;
@@ -71,7 +92,7 @@ static const char *match_linear(struct reader *reader, const OrtNode *node, cons
     attribute_float(reader, node, "beta", &beta);
   }
   if (input_flipped || alpha != 1 || beta != 1) return "transposed or scaled input";
-  spec->linear = true;
+  spec->operation = LINEAR;
   spec->transposed = !flipped;
   spec->out_channels = weight.shape.sizes[flipped ? 0 : 1];
   spec->in_channels = weight.shape.sizes[flipped ? 1 : 0];
@@ -154,15 +175,19 @@ const char *match_layer(struct reader *reader, const OrtNode *node, const struct
   const size_t count = node_inputs(reader, node, inputs);
   *match = (struct match){.nodes = {node}, .count = 1, .spec = {.low = -INFINITY, .high = INFINITY, .bias_stride = 1}};
   match->output = node_output(reader, node);
-  if (count < 2 || !inputs[0] || !inputs[1] || !match->output) return "inputs or outputs are missing";
+  const bool pool = node_is(reader, node, "MaxPool");
+  if (count < (pool ? 1 : 2) || !inputs[0] || (!pool && !inputs[1]) || !match->output)
+    return "inputs or outputs are missing";
   match->x = inputs[0];
   match->input = value_shape(reader, match->x);
   match->result = value_shape(reader, match->output);
-  const char *reason = node_is(reader, node, "Conv") ? match_conv(reader, node, inputs, count, match)
-                                                     : match_linear(reader, node, inputs, count, match);
+  const char *reason = pool                          ? match_pool(reader, node, match)
+                       : node_is(reader, node, "Conv") ? match_conv(reader, node, inputs, count, match)
+                                                       : match_linear(reader, node, inputs, count, match);
   if (reason) return reason;
   const OrtNode *next = follower(reader, taken, match);
-  if (next && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
+  const bool sums = match->spec.operation < DEPTHWISE;
+  if (next && sums && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
   if (next) join_bounds(reader, next, match);
   return match->output ? NULL : "inputs or outputs are missing";
 }

@@ -1,4 +1,4 @@
-/* Finds a layer and what can be computed along with it in a graph. */
+/* Finds one layer and what can be computed along with it in a graph. */
 #ifndef SPARSE_MATCH_H
 #define SPARSE_MATCH_H
 
@@ -7,7 +7,7 @@
 
 enum { MATCH_NODES = 3 };
 
-/* Conv, Gemm or MatMul with constant weights [+ Add of an equal shape] [+ Relu or Clip]. */
+/* Conv, Gemm or MatMul with constant weights [+ Add of an equal shape], or MaxPool, [+ Relu or Clip]. */
 struct match {
   const OrtNode *nodes[MATCH_NODES];
   size_t count;

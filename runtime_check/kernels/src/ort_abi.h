@@ -103,7 +103,9 @@ typedef struct OrtApi {
   OrtStatus *(*Node_GetInputs)(const OrtNode *, const OrtValueInfo **, size_t);
   OrtStatus *(*Node_GetNumOutputs)(const OrtNode *, size_t *);
   OrtStatus *(*Node_GetOutputs)(const OrtNode *, const OrtValueInfo **, size_t);
-  unused to_361[4];
+  OrtStatus *(*Node_GetNumImplicitInputs)(const OrtNode *, size_t *);
+  OrtStatus *(*Node_GetImplicitInputs)(const OrtNode *, const OrtValueInfo **, size_t);
+  unused to_361[2];
   OrtStatus *(*Node_GetAttributeByName)(const OrtNode *, const char *, const OrtOpAttr **);
   unused to_363[1];
   OrtStatus *(*OpAttr_GetType)(const OrtOpAttr *, int *);
@@ -194,6 +196,7 @@ AT(OrtApi, Node_GetNumInputs, 353);
 AT(OrtApi, Node_GetInputs, 354);
 AT(OrtApi, Node_GetNumOutputs, 355);
 AT(OrtApi, Node_GetOutputs, 356);
+AT(OrtApi, Node_GetNumImplicitInputs, 357);
 AT(OrtApi, Node_GetAttributeByName, 361);
 AT(OrtApi, OpAttr_GetType, 363);
 AT(OrtNodeComputeInfo, ReleaseState, 3);

@@ -1,23 +1,83 @@
 #include "pack.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* One channel of x in every image. */
+struct source {
+  const struct layer *layer;
+  const struct plan *plan;
+  const float *x;
+  int64_t channel;
+  float *scratch; /* for one image, where x is in lanes */
+};
+
+/* Rows one after the other, and where reading may go on to. */
+struct image {
+  const float *pixels, *end;
+  int64_t height, width;
+};
+
+static void separate_image(const struct source *source, int64_t n) {
+  const struct plan *plan = source->plan;
+  const struct form *form = &plan->layout.x;
+  const char *const channel =
+      (const char *)source->x + (n * source->layer->in_channels + source->channel) * form->pitch;
+  struct separate_job job = {.columns = plan->width, .low = -INFINITY, .high = INFINITY};
+  for (int64_t r = 0; r < form->group_rows; r++) {
+    for (int l = 0; l < LANES_PER_VECTOR; l++) {
+      const int64_t y = l * form->group_rows + r;
+      job.rows[l] = y < plan->height ? source->scratch + y * plan->width : NULL;
+    }
+    job.input = channel + (form->top + r) * form->row_bytes + form->left * VECTOR_BYTES;
+    source->layer->isa->separate(&job);
+  }
+}
+
+/* The pixels that a strided 1x1 kernel reads; output and input may be the same. */
+static void subsample(const struct layer *layer, const struct plan *plan, const float *pixels, float *output) {
+  const int64_t stride = layer->stride[1];
+  for (int64_t y = 0; y < plan->out_height; y++) {
+    const float *const row = pixels + y * layer->stride[0] * plan->width;
+    for (int64_t x = 0; x < plan->out_width; x++) output[y * plan->out_width + x] = row[x * stride];
+  }
+}
+
+static struct image find_image(const struct source *source, int64_t n) {
+  const struct plan *plan = source->plan;
+  const int64_t pixels = plan->height * plan->width, channels = source->layer->in_channels;
+  struct image image = {source->x + (n * channels + source->channel) * pixels,
+                        source->x + plan->batch * channels * pixels, plan->height, plan->width};
+  if (in_lanes(&plan->layout.x)) {
+    separate_image(source, n);
+    image.pixels = source->scratch;
+    image.end = source->scratch + pixels;
+  }
+  if (plan->subsampled) {
+    subsample(source->layer, plan, image.pixels, source->scratch);
+    image = (struct image){source->scratch, source->scratch + pixels, plan->out_height, plan->out_width};
+  }
+  return image;
+}
+
 /* Interleave the eight groups of image rows, packed row by packed row. */
-static void pack_lanes(const struct layer *layer, const struct plan *plan, const float *image, const float *end,
-                       char *output) {
+static void pack_lanes(const struct source *source, int64_t n, char *output) {
+  const struct layer *layer = source->layer;
+  const struct plan *plan = source->plan;
+  const struct image image = find_image(source, n);
   struct interleave_job job = {
-      .end = end,
-      .width = plan->width,
+      .end = image.end,
+      .width = image.width,
       .left = layer->pad[1],
       .columns = plan->packed_columns,
-      .stride = layer->stride[1],
+      .stride = plan->column_step,
       .phase = plan->phase,
   };
   for (int64_t r = 0; r < plan->packed_rows; r++) {
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
-      const int64_t y = l * plan->group_rows * layer->stride[0] + r - layer->pad[0];
-      job.rows[l] = y >= 0 && y < plan->height ? image + y * plan->width : NULL;
+      const int64_t y = l * plan->group_rows * plan->row_step + r - layer->pad[0];
+      job.rows[l] = y >= 0 && y < image.height ? image.pixels + y * image.width : NULL;
     }
     job.output = output + r * plan->row_bytes;
     layer->isa->interleave(&job);
@@ -49,7 +109,7 @@ enum { SMALL = 1024 }; /* pixels of an image whose elements are picked one by on
 
 bool pack_prepare(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->height * plan->width;
-  if (plan->method != COLUMNS || layer->linear || pixels >= SMALL || layer->taps == 1) return true;
+  if (plan->method != COLUMNS || layer->operation == LINEAR || pixels >= SMALL || layer->taps == 1) return true;
   plan->picks = calloc((size_t)(layer->taps * plan->out_height * plan->out_width), sizeof *plan->picks);
   if (!plan->picks) return false;
   int16_t *pick = plan->picks;
@@ -80,46 +140,73 @@ static void pack_picked(const struct layer *layer, const struct plan *plan, cons
     for (int64_t i = 0; i < out_pixels; i++) output[tap * filled + i] = values[picks[tap * out_pixels + i]];
 }
 
-static void pack_columns(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel,
-                         int64_t first, int64_t count, float *output) {
+static void pack_columns(const struct source *source, int64_t first, int64_t count, float *output) {
+  const struct layer *layer = source->layer;
+  const struct plan *plan = source->plan;
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
   const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
   const bool whole = layer->taps == 1 && out_pixels == pixels && layer->stride[0] == 1 && layer->stride[1] == 1 &&
                      layer->pad[0] == 0 && layer->pad[1] == 0;
   if (plan->picks) {
     for (int64_t n = 0; n < count; n++) {
-      const float *const image = x + ((first + n) * layer->in_channels + channel) * pixels;
-      pack_picked(layer, plan, image, filled, output + n * out_pixels);
+      pack_picked(layer, plan, find_image(source, first + n).pixels, filled, output + n * out_pixels);
     }
     for (int64_t tap = 0; filled > plan->positions && tap < layer->taps; tap++)
       memset(output + tap * filled + plan->positions, 0, (size_t)(filled - plan->positions) * sizeof *output);
     return;
   }
-  for (int64_t tap = 0; tap < layer->taps; tap++, output += filled) {
-    const int64_t dy = tap / layer->kernel[1] * layer->dilation[0] - layer->pad[0];
-    const int64_t dx = tap % layer->kernel[1] * layer->dilation[1] - layer->pad[1];
-    for (int64_t n = 0; n < count; n++) {
-      const float *const image = x + ((first + n) * layer->in_channels + channel) * pixels;
+  for (int64_t n = 0; n < count; n++) {
+    const float *const image = find_image(source, first + n).pixels;
+    for (int64_t tap = 0; tap < layer->taps; tap++) {
+      const int64_t dy = tap / layer->kernel[1] * layer->dilation[0] - layer->pad[0];
+      const int64_t dx = tap % layer->kernel[1] * layer->dilation[1] - layer->pad[1];
+      float *const place = output + tap * filled + n * out_pixels;
       if (whole) {
-        memcpy(output + n * pixels, image, (size_t)pixels * sizeof *output);
+        memcpy(place, image, (size_t)pixels * sizeof *place);
         continue;
       }
       for (int64_t y = 0; y < plan->out_height; y++)
-        pack_row(layer, plan, image, y * layer->stride[0] + dy, dx, output + n * out_pixels + y * plan->out_width);
+        pack_row(layer, plan, image, y * layer->stride[0] + dy, dx, place + y * plan->out_width);
     }
-    memset(output + plan->positions, 0, (size_t)(filled - plan->positions) * sizeof *output);
   }
+  for (int64_t tap = 0; tap < layer->taps; tap++)
+    memset(output + tap * filled + plan->positions, 0, (size_t)(filled - plan->positions) * sizeof *output);
 }
 
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
-                  char *packed) {
-  char *const output = packed + channel * plan->pitch;
-  if (plan->method == LANES) {
-    const int64_t pixels = plan->height * plan->width;
-    const float *const end = x + plan->batch * layer->in_channels * pixels;
-    pack_lanes(layer, plan, x + (image * layer->in_channels + channel) * pixels, end, output);
-  } else {
-    pack_columns(layer, plan, x, channel, image, plan->batch / plan->images, (float *)output);
+                  char *scratch, char *output) {
+  const struct source source = {layer, plan, x, channel, (float *)scratch};
+  if (plan->method >= LANES)
+    pack_lanes(&source, image, output);
+  else
+    pack_columns(&source, image, plan->batch / plan->images, (float *)output);
+}
+
+const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
+                        int64_t channel, char *scratch) {
+  const struct source source = {layer, plan, x, channel, (float *)scratch};
+  return find_image(&source, image).pixels;
+}
+
+void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,
+                   char *output) {
+  const struct form *form = &plan->layout.y;
+  const int64_t pixels = plan->out_height * plan->out_width;
+  const float *const image = residual + channel * pixels;
+  struct interleave_job job = {
+      .end = residual + plan->batch * layer->out_channels * pixels,
+      .width = plan->out_width,
+      .columns = plan->out_width,
+      .stride = 1,
+      .phase = plan->out_width,
+  };
+  for (int64_t r = 0; r < form->group_rows; r++) {
+    for (int l = 0; l < LANES_PER_VECTOR; l++) {
+      const int64_t y = l * form->group_rows + r;
+      job.rows[l] = y < plan->out_height ? image + y * plan->out_width : NULL;
+    }
+    job.output = output + channel * form->pitch + (form->top + r) * form->row_bytes + form->left * VECTOR_BYTES;
+    layer->isa->interleave(&job);
   }
 }
 

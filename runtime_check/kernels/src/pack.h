@@ -7,9 +7,17 @@
 /* Fill in a new plan's picks where it needs them; false without memory. */
 bool pack_prepare(struct plan *plan, const struct layer *layer);
 
-/* Copy input channel `channel` of pass `image` to its place in `packed`. */
+/* Copy input channel `channel` of pass `image` to `output`; `scratch` holds the plan's image_bytes. */
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
-                  char *packed);
+                  char *scratch, char *output);
+
+/* One channel of x without lanes: where it lies, or its copy in `scratch`. */
+const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
+                        int64_t channel, char *scratch);
+
+/* Copy channel `channel`, counted over the batch, of what is added into lanes, where it belongs in `output`. */
+void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,
+                   char *output);
 
 /* Copy eight input columns of a linear layer, from `channel` on. */
 void pack_inputs(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel, char *packed);

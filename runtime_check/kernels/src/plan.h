@@ -2,13 +2,15 @@
 #ifndef SPARSE_PLAN_H
 #define SPARSE_PLAN_H
 
+#include "form.h"
 #include "layer.h"
 
 enum method {
   DOT,     /* a row of x times the non-zeros of an output channel, one row at a time */
   DIRECT,  /* 1x1: eight neighbouring pixels are one vector of x as it lies in memory */
   COLUMNS, /* x is copied to [channel][tap][position]: eight neighbouring output positions are one vector */
-  LANES    /* x is copied so that one vector holds a pixel of eight groups of image rows: every tap is aligned */
+  LANES,   /* one vector holds a pixel of eight groups of image rows (form.h), so that every tap is aligned */
+  WINDOW   /* the same for layers that work on each channel alone */
 };
 
 struct tile {
@@ -23,16 +25,27 @@ struct part {
   int64_t first_row, row_count, first_tap;
 };
 
+/* How the tensors around a layer lie. */
+struct layout {
+  struct form x, residual, y;
+  int64_t group_rows; /* output rows of one lane, where x or y is in lanes */
+  bool direct;        /* x is read in lanes as it is; otherwise it is copied */
+};
+
 struct plan {
   int64_t batch, height, width, out_height, out_width;
+  struct layout layout;
   enum method method;
   bool narrow;       /* COLUMNS of at most four positions */
   int64_t images;    /* how often the copy and the tiles are gone through: the batch, or 1 where positions span it */
   int64_t positions; /* output positions of one pass */
   int64_t vectors;   /* COLUMNS: vectors of one tap */
 
-  int64_t group_rows, packed_rows, packed_columns, phase, row_bytes; /* LANES */
-  int64_t pitch;                                                     /* bytes from one channel to the next */
+  int64_t group_rows;                           /* LANES, WINDOW: output rows of one lane */
+  int64_t row_step;                             /* rows of the input or its copy from one output row to the next */
+  int64_t packed_rows, packed_columns, phase;   /* of the copy, where x is not in lanes already */
+  int64_t column_step;                          /* by whose remainder its columns are sorted */
+  int64_t origin, row_bytes, pitch;             /* in bytes: first vector read, one row to the next, one channel */
 
   int64_t blocks, block_channels, chunks;
   struct part *parts; /* [blocks][chunks] */
@@ -42,15 +55,14 @@ struct plan {
   struct tile *tiles;
   int16_t *picks; /* COLUMNS of small images: [tap][output pixel], the pixel to copy, or their number for a zero */
   int64_t packed_bytes, sum_bytes; /* of one copy of x, and of the sums of one tile */
-
-  int references; /* guarded by the layer's lock */
-  uint64_t used;
+  int64_t image_bytes;             /* of a plain copy of one channel that is made first, 0 where there is none */
+  bool subsampled;                 /* that copy holds only what a strided 1x1 kernel reads */
 };
 
-/* The plan for a shape, from the layer's cache or new; give it back with `plan_return`.
-   Returns NULL and points `reason` to a constant text when the shape cannot be run. */
-struct plan *plan_borrow(struct layer *layer, int64_t batch, int64_t height, int64_t width, const char **reason);
-void plan_return(struct layer *layer, struct plan *plan);
+/* The plan for inputs of one size. Where x is read in lanes and its pitch is 0, the plan has the pitch that suits it.
+   Returns NULL and points `reason` to a constant text when the layer cannot run on them. */
+struct plan *plan_create(const struct layer *layer, const int64_t image[3], const struct layout *layout,
+                         const char **reason);
 void plan_release(struct plan *plan);
 
 #endif

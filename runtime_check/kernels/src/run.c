@@ -2,6 +2,7 @@
 
 #include "pack.h"
 #include "unpack.h"
+#include "window.h"
 
 /* One pass: the copy and the tiles of one image, or of the whole batch where positions span it. */
 struct pass {
@@ -9,6 +10,7 @@ struct pass {
   const struct plan *plan;
   const float *x, *residual;
   float *y;
+  char *packed;
   struct workspace *workspace;
   const struct threads *threads;
   pthread_t caller;
@@ -21,60 +23,102 @@ static void watch(const struct pass *pass) {
     atomic_store_explicit(pass->threads->several, true, memory_order_relaxed);
 }
 
+static char *slot_memory(const struct pass *pass, int slot) {
+  return slot < 0 ? NULL : pass->workspace->sums + (size_t)slot * pass->workspace->sum_bytes;
+}
+
 static void pack_task(void *data, size_t i) {
   const struct pass *pass = data;
   watch(pass);
-  if (pass->layer->linear)
-    pack_inputs(pass->layer, pass->plan, pass->x, (int64_t)i * LANES_PER_VECTOR, pass->workspace->memory);
-  else
-    pack_channel(pass->layer, pass->plan, pass->x, pass->image, (int64_t)i, pass->workspace->memory);
+  if (pass->layer->operation == LINEAR) {
+    pack_inputs(pass->layer, pass->plan, pass->x, (int64_t)i * LANES_PER_VECTOR, pass->packed);
+    return;
+  }
+  const int slot = pass->plan->image_bytes ? workspace_slot(pass->workspace) : -1;
+  pack_channel(pass->layer, pass->plan, pass->x, pass->image, (int64_t)i, slot_memory(pass, slot),
+               pass->packed + (int64_t)i * pass->plan->pitch);
+  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 
-/* All blocks of one tile, for the chunks `from` to `to` - 1 of output channels. */
+/* What is added goes where the sums will, in lanes. */
+static void residual_task(void *data, size_t i) {
+  const struct pass *pass = data;
+  watch(pass);
+  pack_residual(pass->layer, pass->plan, pass->residual, (int64_t)i, (char *)pass->y);
+}
+
+/* Channel 0 of image `image` in lanes, at row and column of a group. */
+static char *place(const float *tensor, const struct form *form, int64_t image, int64_t channels, int64_t row,
+                   int64_t column) {
+  return (char *)tensor + image * channels * form->pitch + (form->top + row) * form->row_bytes +
+         (form->left + column) * VECTOR_BYTES;
+}
+
+/* Where a tile's channels go at the end, if they can be written as they are. */
+static bool target(const struct pass *pass, const struct tile *tile, int64_t image, struct tile_job *job) {
+  const struct layer *layer = pass->layer;
+  const struct plan *plan = pass->plan;
+  const bool placed = in_lanes(&plan->layout.y); /* what is added lies where the sums go */
+  const struct form *residual = placed && !in_lanes(&plan->layout.residual) ? &plan->layout.y : &plan->layout.residual;
+  if (pass->residual && in_lanes(residual)) {
+    job->residual = place(pass->residual, residual, image, layer->out_channels, tile->position, tile->column);
+    job->residual_pitch = residual->pitch;
+    job->residual_row = residual->row_bytes;
+  }
+  if (in_lanes(&plan->layout.y)) {
+    job->output = place(pass->y, &plan->layout.y, image, layer->out_channels, tile->position, tile->column);
+    job->output_pitch = plan->layout.y.pitch;
+    job->output_row = plan->layout.y.row_bytes;
+    return true;
+  }
+  const int64_t end = tile->position + (int64_t)tile->columns * LANES_PER_VECTOR;
+  if (plan->method == LANES || layer->operation == LINEAR || plan->narrow || end > plan->positions ||
+      plan->positions != plan->out_height * plan->out_width)
+    return false;
+  const int64_t at = image * layer->out_channels * plan->positions + tile->position;
+  job->output = (char *)(pass->y + at);
+  job->residual = pass->residual ? (const char *)(pass->residual + at) : NULL;
+  job->output_pitch = job->residual_pitch = plan->positions * (int64_t)sizeof(float);
+  return true;
+}
+
+/* All blocks of one tile, for the chunks `from` to `to` - 1 of output channels. Sums that are not complete stay close
+   together, and at last go where they belong. */
 static void run_tile(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
   const struct layer *layer = pass->layer;
   const struct plan *plan = pass->plan;
-  const int64_t vectors = (int64_t)tile->rows * tile->columns;
-  const int64_t end = tile->position + vectors * LANES_PER_VECTOR;
-  const bool in_place = plan->method != LANES && !layer->linear && !plan->narrow &&
-                        end <= plan->positions && plan->positions == plan->out_height * plan->out_width;
-  const int slot = in_place ? -1 : workspace_slot(pass->workspace);
-  struct tile_job job = {
-      .input_pitch = layer->stride[0] * plan->row_bytes,
-      .low = layer->low,
-      .high = layer->high,
-  };
-  const char *input = pass->workspace->memory;
+  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = 1};
+  const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
+  const int slot = direct && plan->blocks == 1 ? -1 : workspace_slot(pass->workspace);
+  struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .low = layer->low, .high = layer->high};
+  job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
+  job.output = slot_memory(pass, slot);
+  last.sums = job.sums = job.output;
+  last.sum_pitch = job.sum_pitch = job.output_pitch;
+  if (!direct) last.output = job.output, last.output_pitch = job.output_pitch, last.output_row = job.output_row;
+  const char *input = pass->packed;
   if (plan->method == DIRECT) input = (const char *)(pass->x + image * layer->in_channels * plan->positions);
-  if (in_place) {
-    const int64_t at = image * layer->out_channels * plan->positions + tile->position;
-    job.output = (char *)(pass->y + at);
-    job.output_pitch = plan->positions * (int64_t)sizeof(float);
-    job.residual = pass->residual ? (const char *)(pass->residual + at) : NULL;
-    job.residual_pitch = job.output_pitch;
-  } else {
-    job.output = pass->workspace->sums + (size_t)slot * pass->workspace->sum_bytes;
-    job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : vectors * VECTOR_BYTES;
-  }
-  job.sums = job.output;
-  job.sum_pitch = job.output_pitch;
-  const tile_function function =
-      plan->narrow ? layer->isa->narrow : (tile->rows == 2 ? layer->isa->pair : layer->isa->single)[tile->columns];
+  if (plan->layout.direct) input = (const char *)pass->x + image * layer->in_channels * plan->pitch;
+  const struct isa *isa = layer->isa;
+  const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
+  const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
   for (int64_t block = 0; block < plan->blocks; block++)
     for (int64_t chunk = from; chunk < to; chunk++) {
       const struct part *part = &plan->parts[block * plan->chunks + chunk];
-      job.input = input + block * plan->block_channels * plan->pitch + tile->input;
-      job.taps = plan->taps + part->first_tap;
-      job.rows = plan->rows + part->first_row;
-      job.row_count = part->row_count;
-      job.bias = block == 0 ? layer->bias : NULL;
-      job.finish = in_place && block == plan->blocks - 1;
-      function(&job);
+      struct tile_job *const now = finish && block == plan->blocks - 1 ? &last : &job;
+      now->input = input + block * plan->block_channels * plan->pitch + tile->input;
+      now->input_pitch = plan->row_step * plan->row_bytes;
+      now->taps = plan->taps + part->first_tap;
+      now->rows = plan->rows + part->first_row;
+      now->row_count = part->row_count;
+      now->bias = block == 0 ? layer->bias : NULL;
+      function(now);
     }
-  if (in_place) return;
-  for (int64_t k = layer->out_channels * from / plan->chunks; k < layer->out_channels * to / plan->chunks; k++)
-    unpack_channel(layer, plan, tile, image, k, job.output + k * job.output_pitch, pass->residual, pass->y);
-  workspace_slot_free(pass->workspace, slot);
+  if (!direct)
+    for (int64_t k = layer->out_channels * from / plan->chunks; k < layer->out_channels * to / plan->chunks; k++)
+      unpack_channel(layer, plan, tile, image, k, job.output + k * job.output_pitch,
+                     last.residual ? NULL : pass->residual, pass->y);
+  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 
 static void tile_task(void *data, size_t i) {
@@ -115,19 +159,45 @@ static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t
   return pass->threads->each(pass->threads->context, task, (size_t)count, (void *)pass);
 }
 
+static void border_task(void *data, size_t i) {
+  const struct pass *pass = data;
+  const struct plan *plan = pass->plan;
+  watch(pass);
+  char *const channel = (char *)pass->y + (int64_t)i * plan->layout.y.pitch;
+  pass->layer->isa->border(&(struct border_job){channel, &plan->layout.y, plan->out_height, plan->out_width});
+}
+
+static void window_task(void *data, size_t i) {
+  const struct pass *pass = data;
+  watch(pass);
+  const struct layout *layout = &pass->plan->layout;
+  const int slot = layout->direct && in_lanes(&layout->y) ? -1 : workspace_slot(pass->workspace);
+  window_channel(pass->layer, pass->plan, pass->x, (int64_t)i, slot_memory(pass, slot), pass->y);
+  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
+}
+
 void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
-                struct workspace *workspace, const struct threads *threads) {
-  struct pass pass = {layer, plan, x, residual, y, workspace, threads, pthread_self(), 0, 1};
+                char *packed, struct workspace *workspace, const struct threads *threads) {
+  struct pass pass = {layer, plan, x, residual, y, packed, workspace, threads, pthread_self(), 0, 1};
+  const int64_t channels = plan->batch * layer->out_channels;
   if (plan->method == DOT) return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS);
+  if (plan->method == WINDOW) return each(&pass, window_task, channels);
   if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
-  if (plan->method == DIRECT) return each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks);
-  for (int64_t image = 0; image < plan->images; image++) {
-    pass.image = image;
-    const int64_t inputs = layer->linear ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
-                                         : layer->in_channels;
-    void *error = each(&pass, pack_task, inputs);
-    if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks);
-    if (error) return error;
+  void *error = NULL;
+  if (residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {
+    if ((error = each(&pass, residual_task, channels))) return error;
+    pass.residual = y;
   }
-  return NULL;
+  if (plan->method == DIRECT || plan->layout.direct) {
+    error = each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks);
+  } else {
+    for (pass.image = 0; pass.image < plan->images && !error; pass.image++) {
+      const int64_t inputs = layer->operation == LINEAR
+                                 ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
+                                 : layer->in_channels;
+      error = each(&pass, pack_task, inputs);
+      if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks);
+    }
+  }
+  return error || !in_lanes(&plan->layout.y) ? error : each(&pass, border_task, channels);
 }

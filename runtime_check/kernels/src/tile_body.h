@@ -1,5 +1,6 @@
-/* The inner kernels, compiled once for each instruction set by the file that includes this one.
-   Required: ISA(name), a suffix for names; MAXIMUM(a, b) and MINIMUM(a, b) of vectors, which keep a NaN in b. */
+/* The inner kernels, compiled once for each instruction set by the file that includes this one, which says how many
+   vectors fit into registers (TILE_VECTORS, 6 or 14), whether those hold four floats (HALVES), and, where it knows
+   better, MAXIMUM(bound, x) and MINIMUM(bound, x) of vectors, which keep a NaN in x. */
 
 #include <string.h>
 
@@ -7,6 +8,14 @@
 
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+#ifndef MAXIMUM
+/* By bits: the comparison's lanes are all ones or all zeros, and false for NaN. */
+#define CHOOSE(comparison, a, b) \
+  ((__typeof__(b))(((__typeof__(comparison))(a) & (comparison)) | ((__typeof__(comparison))(b) & ~(comparison))))
+#define MAXIMUM(bound, x) CHOOSE((x) < (bound), bound, x)
+#define MINIMUM(bound, x) CHOOSE((x) > (bound), bound, x)
+#endif
 
 #define LOAD(p) (*(const v8 *)(p))
 #define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
@@ -39,6 +48,13 @@ typedef v8 part;
 #define EACH_12(F) EACH_11(F) F(11)
 #define EACH_13(F) EACH_12(F) F(12)
 #define EACH_14(F) EACH_13(F) F(13)
+#define EACH_16(F) EACH_14(F) F(14) F(15)
+#define EACH_18(F) EACH_16(F) F(16) F(17)
+#define EACH_20(F) EACH_18(F) F(18) F(19)
+#define EACH_22(F) EACH_20(F) F(20) F(21)
+#define EACH_24(F) EACH_22(F) F(22) F(23)
+#define EACH_26(F) EACH_24(F) F(24) F(25)
+#define EACH_28(F) EACH_26(F) F(26) F(27)
 
 /* EVERY_n goes over the parts of n vectors. */
 #ifdef HALVES
@@ -48,6 +64,14 @@ typedef v8 part;
 #define EVERY_4 EACH_8
 #define EVERY_5 EACH_10
 #define EVERY_6 EACH_12
+#define EVERY_7 EACH_14
+#define EVERY_8 EACH_16
+#define EVERY_9 EACH_18
+#define EVERY_10 EACH_20
+#define EVERY_11 EACH_22
+#define EVERY_12 EACH_24
+#define EVERY_13 EACH_26
+#define EVERY_14 EACH_28
 #else
 #define EVERY_1 EACH_1
 #define EVERY_2 EACH_2
@@ -69,9 +93,9 @@ typedef v8 part;
 #define FROM_SUMS(i) a##i = PART_LOAD(sums + (i) * PART_BYTES);
 #define CLEAR(i) part b##i = PART_SPLAT(0.0f);
 #define JOIN(i) a##i += b##i;
-#define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + (i) * PART_BYTES);
+#define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + PLACE(i, residual_row));
 #define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
-#define STORE(i) *(part *)(output + (i) * PART_BYTES) = a##i;
+#define STORE(i) *(part *)(output + PLACE(i, output_row)) = a##i;
 
 enum { AHEAD = 2048, LINE = 64 }; /* bytes */
 
@@ -89,7 +113,8 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     const ptrdiff_t pitch = job->input_pitch;                                          \
     const struct tap *tap = job->taps;                                                 \
     const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
-    (void)pitch;                                                                       \
+    const ptrdiff_t output_row = job->output_row, residual_row = job->residual_row;    \
+    (void)pitch, (void)output_row, (void)residual_row; /* tiles of one row */          \
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
       const struct tap *const end = tap + job->rows[r].taps;                           \
@@ -113,16 +138,16 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     }                                                                                  \
   }
 
-#define ONE_ROW(i) a##i += weight * PART_LOAD(p + (i) * PART_BYTES);
+#define MULTIPLY(i) a##i += weight * PART_LOAD(p + PLACE(i, pitch));
 #define SINGLE_BODY(EACH)                         \
   for (; tap < end; tap++) {                      \
     const part weight = PART_SPLAT(tap->weight);         \
     const char *p = input + tap->offset;          \
-    EACH(ONE_ROW)                                 \
+    EACH(MULTIPLY)                                 \
   }
 
 /* Few vectors: a second set of sums, so that the additions of one do not wait for each other. */
-#define OTHER_ROW(i) b##i += other * PART_LOAD(q + (i) * PART_BYTES);
+#define MULTIPLY_OTHER(i) b##i += other * PART_LOAD(q + PLACE(i, pitch));
 #define TWIN_BODY(EACH)                           \
   EACH(CLEAR)                                     \
   for (; end - tap >= 2; tap += 2) {              \
@@ -130,8 +155,8 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     const part other = PART_SPLAT(tap[1].weight);        \
     const char *p = input + tap[0].offset;        \
     const char *q = input + tap[1].offset;        \
-    EACH(ONE_ROW)                                 \
-    EACH(OTHER_ROW)                               \
+    EACH(MULTIPLY)                                 \
+    EACH(MULTIPLY_OTHER)                               \
   }                                               \
   EACH(JOIN)                                      \
   SINGLE_BODY(EACH)
@@ -139,41 +164,40 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
 #define SINGLE(n) TILE_FUNCTION(single_##n, EVERY_##n, SINGLE_BODY)
 #define TWIN(n) TILE_FUNCTION(single_##n, EVERY_##n, TWIN_BODY)
 
-#define TWO_ROWS(i, columns) \
-  a##i += weight * PART_LOAD(p + ((i) / PARTS(columns)) * pitch + ((i) % PARTS(columns)) * PART_BYTES);
-#define PAIR_BODY(EACH)                           \
-  for (; tap < end; tap++) {                      \
-    const part weight = PART_SPLAT(tap->weight);         \
-    const char *p = input + tap->offset;          \
-    EACH(PAIR_ROW)                                \
-  }
-#define PAIR(n, twice) TILE_FUNCTION(pair_##n, EVERY_##twice, PAIR_BODY)
-
+/* Where part i of a tile lies: of one row, or of two rows of WIDTH vectors. */
+#define PLACE(i, row) ((i) * PART_BYTES)
 TWIN(1) TWIN(2) TWIN(3) TWIN(4) SINGLE(5) SINGLE(6)
-#define PAIR_ROW(i) TWO_ROWS(i, 1)
-PAIR(1, 2)
-#undef PAIR_ROW
-#define PAIR_ROW(i) TWO_ROWS(i, 2)
-PAIR(2, 4)
-#undef PAIR_ROW
-#define PAIR_ROW(i) TWO_ROWS(i, 3)
-PAIR(3, 6)
-#undef PAIR_ROW
 #if TILE_VECTORS >= 14
 SINGLE(7) SINGLE(8) SINGLE(9) SINGLE(10) SINGLE(11) SINGLE(12) SINGLE(13) SINGLE(14)
-#define PAIR_ROW(i) TWO_ROWS(i, 4)
-PAIR(4, 8)
-#undef PAIR_ROW
-#define PAIR_ROW(i) TWO_ROWS(i, 5)
-PAIR(5, 10)
-#undef PAIR_ROW
-#define PAIR_ROW(i) TWO_ROWS(i, 6)
-PAIR(6, 12)
-#undef PAIR_ROW
-#define PAIR_ROW(i) TWO_ROWS(i, 7)
-PAIR(7, 14)
-#undef PAIR_ROW
 #endif
+#undef PLACE
+
+#define PAIR(n, twice) TILE_FUNCTION(pair_##n, EVERY_##twice, SINGLE_BODY)
+#define PLACE(i, row) ((i) / PARTS(WIDTH) * (row) + (i) % PARTS(WIDTH) * PART_BYTES)
+#define WIDTH 1
+PAIR(1, 2)
+#undef WIDTH
+#define WIDTH 2
+PAIR(2, 4)
+#undef WIDTH
+#define WIDTH 3
+PAIR(3, 6)
+#undef WIDTH
+#if TILE_VECTORS >= 14
+#define WIDTH 4
+PAIR(4, 8)
+#undef WIDTH
+#define WIDTH 5
+PAIR(5, 10)
+#undef WIDTH
+#define WIDTH 6
+PAIR(6, 12)
+#undef WIDTH
+#define WIDTH 7
+PAIR(7, 14)
+#undef WIDTH
+#endif
+#undef PLACE
 
 static const tile_function singles[] = {
     NULL, single_1, single_2, single_3, single_4, single_5, single_6,

@@ -55,55 +55,66 @@ static inline __attribute__((always_inline)) void store_some(float *p, v8 value,
   }
 }
 
-static void interleave(const struct interleave_job *job) {
+/* Store `count` vectors at columns q and after, sorted by their remainders. */
+static inline __attribute__((always_inline)) void store_columns(const struct interleave_job *job, int64_t q,
+                                                                int64_t count, const v8 m[LANES_PER_VECTOR]) {
   v8 *const output = (v8 *)job->output;
+  if (job->stride == 1 && count == LANES_PER_VECTOR) {
+    for (int i = 0; i < LANES_PER_VECTOR; i++) output[q + i] = m[i];
+  } else if (job->stride == 2 && count == LANES_PER_VECTOR) {
+    v8 *const same = output + q % 2 * job->phase + q / 2;
+    v8 *const other = output + (q + 1) % 2 * job->phase + (q + 1) / 2;
+    for (int i = 0; i < LANES_PER_VECTOR / 2; i++) {
+      same[i] = m[2 * i];
+      other[i] = m[2 * i + 1];
+    }
+  } else {
+    for (int64_t i = 0; i < count; i++) output[(q + i) % job->stride * job->phase + (q + i) / job->stride] = m[i];
+  }
+}
+
+static void interleave(const struct interleave_job *job) {
   const v8 zero = SPLAT(0.0f);
-  int64_t phase = 0, place = 0; /* column q lies at phase * job->phase + place */
   for (int64_t q = 0; q < job->columns;) {
     const int64_t x = q - job->left;
     if (x < 0 || x >= job->width) {
-      output[phase * job->phase + place] = zero;
+      ((v8 *)job->output)[q % job->stride * job->phase + q / job->stride] = zero;
       q++;
-      if (++phase == job->stride) phase = 0, place++;
       continue;
     }
     int64_t count = job->width - x < job->columns - q ? job->width - x : job->columns - q;
-    count = count < LANES_PER_VECTOR ? count : LANES_PER_VECTOR;
     v8 m[LANES_PER_VECTOR];
-    for (int l = 0; l < LANES_PER_VECTOR; l++)
-      m[l] = job->rows[l] ? load_some(job->rows[l] + x, count, job->end) : zero;
-    transpose(m);
-    if (job->stride == 1) {
-      if (count == LANES_PER_VECTOR) {
-        for (int i = 0; i < LANES_PER_VECTOR; i++) output[q + i] = m[i];
-      } else {
-        for (int64_t i = 0; i < count; i++) output[q + i] = m[i];
-      }
-      place += count;
+    if (count >= LANES_PER_VECTOR) {
+      count = LANES_PER_VECTOR;
+      for (int l = 0; l < LANES_PER_VECTOR; l++) m[l] = job->rows[l] ? LOAD(job->rows[l] + x) : zero;
     } else {
-      for (int64_t i = 0; i < count; i++) {
-        output[phase * job->phase + place] = m[i];
-        if (++phase == job->stride) phase = 0, place++;
-      }
+      for (int l = 0; l < LANES_PER_VECTOR; l++)
+        m[l] = job->rows[l] ? load_some(job->rows[l] + x, count, job->end) : zero;
     }
+    transpose(m);
+    store_columns(job, q, count, m);
     q += count;
+  }
+}
+
+static inline __attribute__((always_inline)) void separate_some(const struct separate_job *job, int64_t x,
+                                                                int64_t count, v8 low, v8 high) {
+  v8 m[LANES_PER_VECTOR];
+  for (int i = 0; i < LANES_PER_VECTOR; i++)
+    m[i] = i < count ? LOAD(job->input + (x + i) * VECTOR_BYTES) : SPLAT(0.0f);
+  transpose(m);
+  for (int l = 0; l < LANES_PER_VECTOR; l++) {
+    if (!job->rows[l]) continue;
+    v8 value = m[l];
+    if (job->residual[l]) value += load_some(job->residual[l] + x, count, job->residual_end);
+    store_some(job->rows[l] + x, MINIMUM(high, MAXIMUM(low, value)), count);
   }
 }
 
 static void separate(const struct separate_job *job) {
   const v8 low = SPLAT(job->low), high = SPLAT(job->high);
-  for (int64_t x = 0; x < job->columns; x += LANES_PER_VECTOR) {
-    const int64_t count = job->columns - x < LANES_PER_VECTOR ? job->columns - x : LANES_PER_VECTOR;
-    v8 m[LANES_PER_VECTOR];
-    for (int i = 0; i < LANES_PER_VECTOR; i++)
-      m[i] = i < count ? LOAD(job->input + (x + i) * VECTOR_BYTES) : SPLAT(0.0f);
-    transpose(m);
-    for (int l = 0; l < LANES_PER_VECTOR; l++) {
-      if (!job->rows[l]) continue;
-      v8 value = m[l];
-      if (job->residual[l]) value += load_some(job->residual[l] + x, count, job->residual_end);
-      value = MINIMUM(high, MAXIMUM(low, value));
-      store_some(job->rows[l] + x, value, count);
-    }
-  }
+  int64_t x = 0;
+  for (; x + LANES_PER_VECTOR <= job->columns; x += LANES_PER_VECTOR)
+    separate_some(job, x, LANES_PER_VECTOR, low, high);
+  if (x < job->columns) separate_some(job, x, job->columns - x, low, high);
 }

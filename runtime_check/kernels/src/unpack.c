@@ -33,7 +33,7 @@ static void finish_run(const struct layer *layer, const float *values, const flo
 
 void unpack_channel(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,
                     int64_t channel, const char *sums, const float *residual, float *y) {
-  if (plan->method == LANES) {
+  if (plan->method >= LANES) {
     unpack_lanes(layer, plan, tile, image, channel, sums, residual, y);
     return;
   }
@@ -43,7 +43,7 @@ void unpack_channel(const struct layer *layer, const struct plan *plan, const st
   if (end > plan->positions) end = plan->positions;
   for (int64_t p = tile->position, i = 0; p < end;) {
     int64_t at, run;
-    if (layer->linear) {
+    if (layer->operation == LINEAR) {
       at = p * layer->out_channels + channel;
       run = 1;
     } else {

@@ -1,16 +1,13 @@
-/* Random layers through the kernels and through plain loops in double precision, without onnxruntime:
-   `driver SEED COUNT ISA THREADS`. Prints the layers compared; exits with 1 at the first that differs. The tests
-   compile it, with sanitizers too. With more than one thread, each runs the same layers on shapes of its own. */
+/* Random chains of layers through the kernels and through plain loops in double precision, without onnxruntime:
+   `driver SEED COUNT ISA THREADS`. Prints the chains compared; exits with 1 at the first that differs. The tests
+   compile it, with sanitizers too. With more than one thread, each runs the same chains on shapes of its own. */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "layer.h"
-#include "plan.h"
-#include "run.h"
-#include "workspace.h"
+#include "chain.h"
 
 static uint64_t next(uint64_t *state) {
   *state ^= *state << 13;
@@ -65,141 +62,229 @@ static void *two_threads(void *context, void (*task)(void *, size_t), size_t cou
   return NULL;
 }
 
-static double expected(const struct layer_spec *spec, int64_t height, int64_t width, const float *x, int64_t n,
-                       int64_t k, int64_t y, int64_t column) {
-  double sum = spec->bias ? spec->bias[k * spec->bias_stride] : 0.0;
-  for (int64_t c = 0; c < spec->in_channels; c++)
-    for (int64_t ky = 0; ky < spec->kernel[0]; ky++)
-      for (int64_t kx = 0; kx < spec->kernel[1]; kx++) {
-        const int64_t row = y * spec->stride[0] + ky * spec->dilation[0] - spec->pad[0];
-        const int64_t place = column * spec->stride[1] + kx * spec->dilation[1] - spec->pad[1];
-        if (row < 0 || row >= height || place < 0 || place >= width) continue;
-        const int64_t tap = (c * spec->kernel[0] + ky) * spec->kernel[1] + kx;
-        const int64_t taps = spec->in_channels * spec->kernel[0] * spec->kernel[1];
-        const float weight =
-            spec->transposed ? spec->weight[tap * spec->out_channels + k] : spec->weight[k * taps + tap];
-        sum += (double)weight * x[((n * spec->in_channels + c) * height + row) * width + place];
+enum { STEPS = 5, VALUES = STEPS + 1 };
+
+/* What a chain was made of: the specifications of its layers, with weights that are theirs alone. */
+struct recipe {
+  struct layer_spec specs[STEPS];
+  struct step steps[STEPS];
+  int count;
+};
+
+/* One layer on values in double precision, from float32 inputs of its own. */
+static void expect(const struct layer_spec *spec, const struct extent *in, const struct extent *out, const float *x,
+                   const float *residual, float *y) {
+  const bool linear = spec->operation == LINEAR;
+  const int64_t batch = in->sizes[0], height = linear ? 1 : in->sizes[2], width = linear ? 1 : in->sizes[3];
+  const int64_t rows = linear ? 1 : out->sizes[2], columns = linear ? 1 : out->sizes[3];
+  const int64_t taps = spec->kernel[0] * spec->kernel[1];
+  const bool each = spec->operation >= DEPTHWISE;
+  for (int64_t i = 0; i < batch * spec->out_channels * rows * columns; i++) {
+    const int64_t column = i % columns, row = i / columns % rows, k = i / columns / rows % spec->out_channels;
+    const int64_t n = i / columns / rows / spec->out_channels;
+    double sum = spec->bias ? spec->bias[k * spec->bias_stride] : 0.0, most = -INFINITY;
+    for (int64_t c = each ? k : 0; c < (each ? k + 1 : spec->in_channels); c++)
+      for (int64_t tap = 0; tap < taps; tap++) {
+        const int64_t at = row * spec->stride[0] + tap / spec->kernel[1] * spec->dilation[0] - spec->pad[0];
+        const int64_t place = column * spec->stride[1] + tap % spec->kernel[1] * spec->dilation[1] - spec->pad[1];
+        if (at < 0 || at >= height || place < 0 || place >= width) continue;
+        const double pixel = x[((n * spec->in_channels + c) * height + at) * width + place];
+        most = pixel > most ? pixel : most;
+        if (spec->operation == MAXIMUM) continue;
+        const int64_t inputs = each ? 1 : spec->in_channels, input = each ? 0 : c;
+        sum += pixel * (double)(spec->transposed ? spec->weight[input * spec->out_channels + k]
+                                                 : spec->weight[(k * inputs + input) * taps + tap]);
       }
-  return sum;
+    if (spec->operation == MAXIMUM) sum = most;
+    if (residual) sum += residual[i];
+    y[i] = (float)(sum < spec->low ? spec->low : sum > spec->high ? spec->high : sum);
+  }
 }
 
 struct case_ {
-  struct layer *layer;
-  const struct layer_spec *spec;
+  struct chain *chain;
+  const struct recipe *recipe;
   struct workspace_pool *pool;
   atomic_bool *several;
   uint64_t state;
   int parallel, failed;
 };
 
+static int64_t elements(const struct extent *extent) {
+  int64_t count = 1;
+  for (int i = 0; i < extent->rank; i++) count *= extent->sizes[i];
+  return count;
+}
+
+/* The chain on one random input; `values` and `wanted` are the caller's to free. */
+static void run_case_on(struct case_ *one, struct schedule *schedule, float **values, float **wanted) {
+  const struct chain *chain = one->chain;
+  const struct recipe *recipe = one->recipe;
+  for (int v = 0; v < chain->value_count; v++) {
+    const int64_t count = elements(&schedule->values[v].extent);
+    wanted[v] = v == 0 ? floats(count, 1, &one->state) : malloc((size_t)(count ? count : 1) * sizeof(float));
+  }
+  values[0] = wanted[0];
+  for (int i = 0; i < chain->output_count; i++) {
+    const size_t bytes = (size_t)elements(&schedule->values[chain->outputs[i]].extent) * sizeof(float);
+    memset(values[chain->outputs[i]] = malloc(bytes), 0xff, bytes);
+  }
+  struct workspace *workspace =
+      workspace_take(one->pool, schedule->value_bytes + schedule->packed_bytes, schedule->sum_bytes);
+  memset(workspace->memory, 0xff, (size_t)(schedule->value_bytes + schedule->packed_bytes)); /* every byte a NaN's */
+  const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->several};
+  chain_run(chain, schedule, values, workspace, &threads);
+  workspace_give(one->pool, workspace);
+  for (int i = 0; i < recipe->count; i++) {
+    const struct step *step = &recipe->steps[i];
+    const float *residual = step->residual < 0 ? NULL : wanted[step->residual];
+    expect(&recipe->specs[i], &schedule->values[step->x].extent, &schedule->values[step->y].extent, wanted[step->x],
+           residual, wanted[step->y]);
+  }
+  for (int i = 0; i < chain->output_count && !one->failed; i++) {
+    const int v = chain->outputs[i];
+    double largest = 1;
+    for (int64_t j = 0; j < elements(&schedule->values[v].extent); j++) largest = fmax(largest, fabs(wanted[v][j]));
+    for (int64_t j = 0; j < elements(&schedule->values[v].extent) && !one->failed; j++) {
+      const double want = wanted[v][j];
+      if (fabs(want - values[v][j]) <= 1e-4 * largest) continue; /* of up to five layers */
+      printf("value %d differs at %ld: %g, not %g\n", v, (long)j, values[v][j], want);
+      one->failed = 1;
+    }
+  }
+}
+
 static void *run_case(void *argument) {
   struct case_ *one = argument;
-  const struct layer_spec *spec = one->spec;
   uint64_t *state = &one->state;
-  const int64_t batch = between(state, 1, spec->linear ? 40 : 5);
-  int64_t height = spec->linear ? 1 : between(state, 0, 40), width = spec->linear ? 1 : between(state, 1, 40);
-  if (!spec->linear && next(state) % 3 == 0) height = width = between(state, 1, 4);
-  int64_t out_height, out_width;
+  const struct layer_spec *first = &one->recipe->specs[0];
+  const bool linear = first->operation == LINEAR;
+  struct extent x = {.rank = linear ? 2 : 4, .sizes = {between(state, 1, linear ? 40 : 4), first->in_channels}};
+  x.sizes[2] = between(state, 0, 40);
+  x.sizes[3] = between(state, 1, 40);
+  if (next(state) % 3 == 0) x.sizes[2] = x.sizes[3] = between(state, 1, 4);
+  if (next(state) % 3 == 0) x.sizes[2] = x.sizes[3] = 7 * between(state, 1, 4); /* what networks have */
   const char *reason;
-  struct plan *plan = plan_borrow(one->layer, batch, height, width, &reason);
-  const bool fits = layer_output(one->layer, height, width, &out_height, &out_width);
-  if (!plan) {
-    if (fits) one->failed = 1, printf("no plan: %s\n", reason);
+  struct schedule *schedule = schedule_borrow(one->chain, &x, &reason);
+  if (!schedule) {
+    if (strncmp(reason, "image smaller", 13) != 0 && strncmp(reason, "the two sides", 13) != 0)
+      one->failed = 1, printf("no schedule: %s\n", reason);
     return NULL;
   }
-  const int64_t inputs = batch * spec->in_channels * height * width;
-  const int64_t outputs = batch * spec->out_channels * out_height * out_width;
-  float *x = floats(inputs, 1, state), *residual = next(state) % 2 ? floats(outputs, 1, state) : NULL;
-  float *y = malloc((size_t)outputs * sizeof *y);
-  memset(y, 0xff, (size_t)outputs * sizeof *y);
-  struct workspace *workspace = workspace_take(one->pool, plan->packed_bytes, plan->sum_bytes);
-  const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->several};
-  layer_run(one->layer, plan, x, residual, y, workspace, &threads);
-  workspace_give(one->pool, workspace);
-  for (int64_t i = 0, n = 0; n < batch; n++)
-    for (int64_t k = 0; k < spec->out_channels; k++)
-      for (int64_t p = 0; p < out_height * out_width; p++, i++) {
-        double want = expected(spec, height, width, x, n, k, p / out_width, p % out_width);
-        if (residual) want += residual[i];
-        want = want < spec->low ? spec->low : want > spec->high ? spec->high : want;
-        if (!(fabs(want - y[i]) <= 1e-5 * (1 + spec->in_channels) && !one->failed)) {
-          if (!one->failed)
-            printf("differs at %ld: %g, not %g (method %d, batch %ld, %ldx%ld)\n", (long)i, y[i], want, plan->method,
-                   (long)batch, (long)height, (long)width);
-          one->failed = 1;
-        }
-      }
-  plan_return(one->layer, plan);
-  free(x);
-  free(residual);
-  free(y);
+  float *values[VALUES] = {NULL}, *wanted[VALUES] = {NULL};
+  run_case_on(one, schedule, values, wanted);
+  if (one->failed) printf("batch %ld, %ldx%ld\n", (long)x.sizes[0], (long)x.sizes[2], (long)x.sizes[3]);
+  schedule_return(one->chain, schedule);
+  for (int v = 0; v < VALUES; v++) {
+    if (v > 0) free(values[v]);
+    free(wanted[v]);
+  }
   return NULL;
+}
+
+static int64_t channels_after(const struct recipe *recipe, int v, int64_t first) {
+  return v == 0 ? first : recipe->specs[v - 1].out_channels;
+}
+
+/* A layer that reads a value of `inputs` channels. */
+static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs) {
+  struct layer_spec spec = {.out_channels = between(state, 1, 80), .in_channels = inputs, .low = -INFINITY,
+                            .high = INFINITY, .bias_stride = (int64_t)(next(state) % 2)};
+  const uint64_t kind = next(state) % 6;
+  spec.operation = linear ? LINEAR : kind == 0 ? MAXIMUM : kind < 3 ? DEPTHWISE : CONVOLUTION;
+  spec.transposed = linear && next(state) % 2;
+  if (spec.operation >= DEPTHWISE || next(state) % 2) spec.out_channels = inputs;
+  for (int i = 0; i < 2; i++) {
+    spec.kernel[i] = linear ? 1 : between(state, 1, next(state) % 2 ? 3 : 7);
+    spec.stride[i] = linear ? 1 : between(state, 1, 3);
+    spec.dilation[i] = linear || next(state) % 2 ? 1 : between(state, 1, 3);
+  }
+  for (int i = 0; i < 4; i++) spec.pad[i] = linear || spec.operation == MAXIMUM ? 0 : between(state, 0, 4);
+  if (next(state) % 2) { /* what networks have */
+    spec.kernel[1] = spec.kernel[0];
+    spec.stride[1] = spec.stride[0] = linear || next(state) % 3 ? 1 : 2;
+    for (int i = 0; i < 2; i++) spec.dilation[i] = 1;
+    for (int i = 0; i < 4; i++) spec.pad[i] = linear || spec.operation == MAXIMUM ? 0 : spec.kernel[0] / 2;
+  }
+  if (next(state) % 2) spec.low = 0;
+  if (next(state) % 3 == 0) spec.low = 0, spec.high = 1;
+  const double densities[] = {0, 0.02, 0.1, 0.3, 1};
+  const int64_t taps = spec.kernel[0] * spec.kernel[1];
+  const int64_t weights = spec.out_channels * taps * (spec.operation == DEPTHWISE ? 1 : inputs);
+  if (spec.operation != MAXIMUM) {
+    float *values = floats(weights, densities[next(state) % 5], state);
+    const double scale = sqrt((double)spec.out_channels / (double)(1 + count_nonzeros(values, weights)));
+    for (int64_t i = 0; i < weights; i++) values[i] *= (float)scale; /* outputs of about 1 */
+    spec.weight = values;
+  }
+  if (spec.operation == DEPTHWISE) spec.bias_stride = 1;
+  if (next(state) % 2 && spec.operation != MAXIMUM) spec.bias = floats(spec.out_channels, 1, state);
+  return spec;
+}
+
+static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct recipe *recipe) {
+  const bool linear = next(state) % 6 == 0;
+  const int64_t first = between(state, 1, 40);
+  struct step *steps = calloc(STEPS, sizeof *steps);
+  int *outputs = calloc(VALUES, sizeof *outputs), output_count = 0;
+  recipe->count = (int)between(state, 1, STEPS);
+  for (int i = 0; i < recipe->count; i++) {
+    const int x = next(state) % 4 ? i : (int)between(state, 0, i); /* usually what was made last */
+    const char *reason;
+    recipe->specs[i] = draw_layer(state, linear, channels_after(recipe, x, first));
+    struct layer *layer = layer_create(&recipe->specs[i], isa, &reason);
+    if (!layer) printf("not taken: %s\n", reason);
+    steps[i] = (struct step){layer, x, -1, i + 1};
+    if (next(state) % 3 == 0 && recipe->specs[i].operation < DEPTHWISE) /* often not of equal size: then refused */
+      for (int v = i; v >= 0 && steps[i].residual < 0; v--)
+        if (channels_after(recipe, v, first) == recipe->specs[i].out_channels) steps[i].residual = v;
+    if (i + 1 == recipe->count || next(state) % 5 == 0) outputs[output_count++] = i + 1;
+  }
+  memcpy(recipe->steps, steps, sizeof recipe->steps);
+  return chain_create(steps, recipe->count, recipe->count + 1, 1, outputs, output_count);
 }
 
 static int compare(uint64_t seed, const struct isa *isa, int threads, struct workspace_pool *pool, atomic_bool *several) {
   uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
   for (int i = 0; i < 8; i++) next(&state);
-  struct layer_spec spec = {.out_channels = between(&state, 1, 80), .in_channels = between(&state, 1, 40),
-                            .low = -INFINITY, .high = INFINITY, .bias_stride = 1};
-  spec.linear = next(&state) % 4 == 0;
-  spec.transposed = spec.linear && next(&state) % 2;
-  for (int i = 0; i < 2; i++) {
-    spec.kernel[i] = spec.linear ? 1 : between(&state, 1, next(&state) % 2 ? 3 : 7);
-    spec.stride[i] = spec.linear ? 1 : between(&state, 1, 3);
-    spec.dilation[i] = spec.linear || next(&state) % 2 ? 1 : between(&state, 1, 3);
-  }
-  for (int i = 0; i < 4; i++) spec.pad[i] = spec.linear ? 0 : between(&state, 0, 4);
-  if (next(&state) % 3 == 0) { /* what networks have */
-    spec.kernel[1] = spec.kernel[0];
-    for (int i = 0; i < 2; i++) spec.stride[i] = spec.dilation[i] = 1;
-    for (int i = 0; i < 4; i++) spec.pad[i] = spec.linear ? 0 : spec.kernel[0] / 2;
-  }
-  if (next(&state) % 2) spec.low = 0;
-  if (next(&state) % 3 == 0) spec.low = 0, spec.high = 1;
-  const double densities[] = {0, 0.02, 0.1, 0.3, 1};
-  const int64_t taps = spec.in_channels * spec.kernel[0] * spec.kernel[1];
-  float *weight = floats(spec.out_channels * taps, densities[next(&state) % 5], &state);
-  float *bias = next(&state) % 2 ? floats(spec.out_channels, 1, &state) : NULL;
-  spec.weight = weight;
-  spec.bias = bias;
-  spec.bias_stride = (int64_t)(next(&state) % 2);
-  const char *reason;
-  struct layer *layer = layer_create(&spec, isa, &reason);
-  if (!layer) {
-    printf("not taken: %s\n", reason);
-    return 1;
-  }
+  struct recipe recipe = {0};
+  struct chain *chain = draw_chain(&state, isa, &recipe);
   struct case_ cases[16];
   pthread_t workers[16];
   int failed = 0;
   for (int i = 0; i < threads; i++)
-    cases[i] = (struct case_){layer, &spec, pool, several, state + 77u * (unsigned)i, threads > 1, 0};
+    cases[i] = (struct case_){chain, &recipe, pool, several, state + 77u * (unsigned)i, threads > 1, 0};
   if (threads == 1) run_case(&cases[0]);
   for (int i = 0; threads > 1 && i < threads; i++) pthread_create(&workers[i], NULL, run_case, &cases[i]);
   for (int i = 0; threads > 1 && i < threads; i++) pthread_join(workers[i], NULL);
   for (int i = 0; i < threads; i++) failed |= cases[i].failed;
-  if (failed)
-    printf("seed %lu: linear %d, %ld -> %ld channels, kernel %ldx%ld, stride %ldx%ld, dilation %ldx%ld\n",
-           (unsigned long)seed, spec.linear, (long)spec.in_channels, (long)spec.out_channels, (long)spec.kernel[0],
-           (long)spec.kernel[1], (long)spec.stride[0], (long)spec.stride[1], (long)spec.dilation[0],
-           (long)spec.dilation[1]);
-  layer_release(layer);
-  free(weight);
-  free(bias);
+  if (failed) printf("seed %lu, %d steps\n", (unsigned long)seed, recipe.count);
+  for (int i = 0; failed && i < recipe.count; i++) {
+    const struct layer_spec *spec = &recipe.specs[i];
+    printf("%d: operation %d, %ld -> %ld channels, kernel %ldx%ld, stride %ldx%ld, dilation %ldx%ld, x %d, added %d\n",
+           i + 1, spec->operation, (long)spec->in_channels, (long)spec->out_channels, (long)spec->kernel[0],
+           (long)spec->kernel[1], (long)spec->stride[0], (long)spec->stride[1], (long)spec->dilation[0],
+           (long)spec->dilation[1], recipe.steps[i].x, recipe.steps[i].residual);
+  }
+  chain_release(chain);
+  for (int i = 0; i < recipe.count; i++) {
+    free((float *)recipe.specs[i].weight);
+    free((float *)recipe.specs[i].bias);
+  }
   return failed;
 }
 
 int main(int count, char **arguments) {
   if (count != 5) return 2;
-  const uint64_t seed = strtoull(arguments[1], NULL, 10), layers = strtoull(arguments[2], NULL, 10);
+  const uint64_t seed = strtoull(arguments[1], NULL, 10), chains = strtoull(arguments[2], NULL, 10);
   const int threads = atoi(arguments[4]);
   if (threads < 1 || threads > 16) return 2;
   struct workspace_pool pool;
   atomic_bool several = false;
   workspace_pool_open(&pool);
-  for (uint64_t i = 0; i < layers; i++)
+  for (uint64_t i = 0; i < chains; i++)
     if (compare(seed + i, isa_select(arguments[3]), threads, &pool, &several)) return 1;
   workspace_pool_close(&pool);
-  printf("%lu layers\n", (unsigned long)layers);
+  printf("%lu chains with %s\n", (unsigned long)chains, isa_select(arguments[3])->name);
   return 0;
 }

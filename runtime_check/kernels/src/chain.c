@@ -1,0 +1,126 @@
+#include "chain.h"
+
+#include <stdlib.h>
+
+#include "schedule.h"
+
+struct chain *chain_create(struct step *steps, int step_count, int value_count, int input_count, int *outputs,
+                           int output_count) {
+  struct chain *chain = calloc(1, sizeof *chain);
+  if (!chain || pthread_mutex_init(&chain->lock, NULL)) {
+    free(chain);
+    for (int i = 0; i < step_count; i++) layer_release(steps[i].layer);
+    free(steps);
+    free(outputs);
+    return NULL;
+  }
+  chain->steps = steps;
+  chain->step_count = step_count;
+  chain->value_count = value_count;
+  chain->input_count = input_count;
+  chain->outputs = outputs;
+  chain->output_count = output_count;
+  return chain;
+}
+
+void chain_release(struct chain *chain) {
+  if (!chain) return;
+  for (int i = 0; i < SCHEDULES; i++) schedule_release(chain, chain->schedules[i]);
+  for (int i = 0; i < chain->step_count; i++) layer_release(chain->steps[i].layer);
+  pthread_mutex_destroy(&chain->lock);
+  free(chain->steps);
+  free(chain->outputs);
+  free(chain);
+}
+
+static bool extents_equal(const struct extent *a, const struct extent *b) {
+  if (a->rank != b->rank) return false;
+  for (int i = 0; i < a->rank; i++)
+    if (a->sizes[i] != b->sizes[i]) return false;
+  return true;
+}
+
+static struct schedule *find(struct chain *chain, const struct extent *inputs) {
+  for (int i = 0; i < SCHEDULES; i++) {
+    struct schedule *schedule = chain->schedules[i];
+    bool fits = schedule != NULL;
+    for (int v = 0; fits && v < chain->input_count; v++) fits = extents_equal(&schedule->values[v].extent, &inputs[v]);
+    if (!fits) continue;
+    schedule->references++;
+    schedule->used = ++chain->clock;
+    return schedule;
+  }
+  return NULL;
+}
+
+/* Put a new schedule in the place of the one unused for longest; without a free place it lives for one run. */
+static void keep(struct chain *chain, struct schedule *schedule) {
+  int oldest = -1;
+  for (int i = 0; i < SCHEDULES; i++) {
+    if (!chain->schedules[i]) {
+      oldest = i;
+      break;
+    }
+    if (chain->schedules[i]->references > 0) continue;
+    if (oldest < 0 || chain->schedules[i]->used < chain->schedules[oldest]->used) oldest = i;
+  }
+  if (oldest < 0) return;
+  schedule_release(chain, chain->schedules[oldest]);
+  chain->schedules[oldest] = schedule;
+}
+
+struct schedule *schedule_borrow(struct chain *chain, const struct extent *inputs, const char **reason) {
+  *reason = NULL;
+  pthread_mutex_lock(&chain->lock);
+  struct schedule *schedule = find(chain, inputs);
+  pthread_mutex_unlock(&chain->lock);
+  if (schedule) return schedule;
+  schedule = schedule_create(chain, inputs, reason); /* unlocked: other shapes go on meanwhile */
+  if (!schedule) return NULL;
+  schedule->references = 1;
+  pthread_mutex_lock(&chain->lock);
+  struct schedule *other = find(chain, inputs); /* another run may have been quicker */
+  if (!other) {
+    schedule->used = ++chain->clock;
+    keep(chain, schedule);
+  }
+  pthread_mutex_unlock(&chain->lock);
+  if (!other) return schedule;
+  schedule_release(chain, schedule);
+  return other;
+}
+
+void schedule_return(struct chain *chain, struct schedule *schedule) {
+  bool kept = false;
+  pthread_mutex_lock(&chain->lock);
+  schedule->references--;
+  for (int i = 0; i < SCHEDULES; i++) kept |= chain->schedules[i] == schedule;
+  const bool last = schedule->references == 0;
+  pthread_mutex_unlock(&chain->lock);
+  if (!kept && last) schedule_release(chain, schedule);
+}
+
+/* The memory of a value in one pass. */
+static float *locate(const struct schedule *schedule, int v, int64_t pass, float **values,
+                     const struct workspace *workspace) {
+  const struct value *value = &schedule->values[v];
+  if (value->offset >= 0) return (float *)(workspace->memory + value->offset);
+  int64_t elements = pass; /* of the passes before */
+  for (int i = 1; pass > 0 && i < value->extent.rank; i++) elements *= value->extent.sizes[i];
+  return values[v] + elements;
+}
+
+void *chain_run(const struct chain *chain, const struct schedule *schedule, float **values, struct workspace *workspace,
+                const struct threads *threads) {
+  void *error = NULL;
+  char *const packed = workspace->memory + schedule->value_bytes;
+  for (int64_t pass = 0; pass < schedule->passes && !schedule->empty; pass++)
+    for (int i = 0; i < chain->step_count && !error; i++) {
+      const struct step *step = &chain->steps[i];
+      float *const x = locate(schedule, step->x, pass, values, workspace);
+      float *const residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace);
+      float *const y = locate(schedule, step->y, pass, values, workspace);
+      error = layer_run(step->layer, schedule->plans[i], x, residual, y, packed, workspace, threads);
+    }
+  return error;
+}

@@ -1,0 +1,13 @@
+/* NEON: thirty-two registers of four floats. */
+#if defined(__aarch64__)
+#define TILE_VECTORS 14
+#define HALVES
+
+#include "tile_body.h"
+#include "transpose_body.h"
+#include "window_body.h"
+
+const struct isa isa_neon = {
+    "neon", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
+};
+#endif

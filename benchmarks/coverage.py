@@ -34,8 +34,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from macs import count_macs
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import runtime_check
 from compress import fold
@@ -50,7 +50,6 @@ PARTS = ("weights", "channels", "torch_pruning")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 299)
 RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LARGEST_DIFFERENCE = 1e-3
-_WEIGHED = ("convolution", "mm", "addmm")
 
 
 def make(name: str) -> tuple[nn.Module, int]:
@@ -100,19 +99,6 @@ def _disturb(model: nn.Module) -> None:
             parameter.normal_(0, 0.02)
 
 
-def macs(model: nn.Module, x: Tensor) -> int:
-    """Multiply-accumulates of convolutions and of products with weights, for one image."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(x[:1])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    counts = counter.get_flop_counts()["Global"]
-    return sum(count for operator, count in counts.items() if str(operator).split(".")[1] in _WEIGHED) // 2
-
-
 def shipped(model: nn.Module, size: int, encoding: str = "dense") -> dict[str, Any]:
     """Export, run the file in onnxruntime, compare with torch."""
     recalibrate(model, images(size))
@@ -141,10 +127,10 @@ def weights(name: str) -> dict[str, Any]:
 def channels(name: str) -> dict[str, Any]:
     model, size = make(name)
     data = images(size)
-    before = macs(model, data[0][0])
+    before = count_macs(model, data[0][0])
     pruner = GreedyImitation(macs=0.5, imitation="local", streams=True)
     pruner.attach(model, data)
-    left = macs(model, data[0][0]) / before
+    left = count_macs(model, data[0][0]) / before
     row = {"pixels": size, "macs_left": left, "groups": len(pruner.run.groups), **shipped(model, size)}
     if left > 0.505:
         row["error"] = f"{left:.3f} of the MACs are left"
@@ -158,13 +144,13 @@ def torch_pruning(name: str) -> dict[str, Any]:
     for ratio in RATIOS:
         model, size = make(name)
         x = torch.randn(1, 3, size, size)
-        before = macs(model, x)
+        before = count_macs(model, x)
         last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
         pruner = tp.pruner.MagnitudePruner(
             model, x, importance=tp.importance.MagnitudeImportance(), pruning_ratio=ratio, ignored_layers=[last]
         )
         pruner.step()
-        left = macs(model, x) / before
+        left = count_macs(model, x) / before
         if left <= 0.505:
             return {"pixels": size, "macs_left": left, "ratio": ratio, **shipped(model, size)}
     return {"error": f"{left:.3f} of the MACs are left at the ratio {RATIOS[-1]}", "macs_left": left}

@@ -30,10 +30,10 @@ import click
 import numpy as np
 import torch
 import torch_pruning as tp
+from macs import count_macs
 from rows import Rows
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.greedy.groups import Network, find_groups
 from compress.greedy.local import Imitation
@@ -78,7 +78,7 @@ class Task:
         )
         example = self.calibration[0][0][:1]
         self.network = find_groups(self.model, example)
-        self.macs = _macs(self.model, example)
+        self.macs = count_macs(self.model, example)
         self._gradients: dict[str, list[Tensor]] = {}
 
     def _trained(self, file: Path) -> nn.Module:
@@ -120,7 +120,7 @@ class Task:
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Accuracy in percent as cut, with BatchNorm statistics measured anew, and fine-tuned."""
-        row = {"macs_left": _macs(model, self.calibration[0][0][:1]) / self.macs, "as_cut": self.accuracy(model)}
+        row = {"macs_left": count_macs(model, self.calibration[0][0][:1]) / self.macs, "as_cut": self.accuracy(model)}
         recalibrated = copy.deepcopy(model)
         recalibrate(recalibrated, self.calibration)
         row["recalibrated"] = self.accuracy(recalibrated)
@@ -154,7 +154,7 @@ def uniform(score: Callable[[Task, nn.Module, int], np.ndarray[Any, Any]]) -> Ca
                 thinned.append((group, Imitation(kept=kept, shares=shares, discrepancy=0.0)))
             plan = shrink_plan(task.model, network, thinned, scaled=False)
             model = apply_plan(copy.deepcopy(task.model), plan)
-            if _macs(model, task.calibration[0][0][:1]) <= macs * task.macs:
+            if count_macs(model, task.calibration[0][0][:1]) <= macs * task.macs:
                 return model
         raise ValueError(f"macs: {macs} is out of reach")
 
@@ -181,7 +181,7 @@ def torch_pruning(importance: str, *, ranked_globally: bool) -> Callable[[Task, 
             ignored_layers=[module for name, module in layers if name not in hidden and not _depthwise(module)],
         )
         for _ in range(200):
-            if _macs(model, example) <= macs * task.macs:
+            if count_macs(model, example) <= macs * task.macs:
                 break
             pruner.step()
         return model.eval()
@@ -213,14 +213,6 @@ METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
 
 def _depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-
-
-@torch.no_grad()
-def _macs(model: nn.Module, example: Tensor) -> float:
-    """Of convolutions and linear layers."""
-    with FlopCounterMode(display=False) as counter:
-        model(example)
-    return counter.get_total_flops() / 2
 
 
 def report(rows: list[dict[str, Any]]) -> str:

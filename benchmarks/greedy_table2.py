@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from macs import count_macs
 
 from compress.methods import GreedyImitation
 from compress_then_export.models import build
@@ -30,9 +30,7 @@ PAPER = {  # MACs in millions and parameters in millions that table 2 prints
 
 def counts(model: torch.nn.Module) -> tuple[float, float]:
     """Millions of MACs and of parameters."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, 224, 224))
-    return counter.get_total_flops() / 2e6, sum(p.numel() for p in model.parameters()) / 1e6
+    return count_macs(model, torch.zeros(1, 3, 224, 224)) / 1e6, sum(p.numel() for p in model.parameters()) / 1e6
 
 
 @click.command()

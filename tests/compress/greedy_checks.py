@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from method_checks import network
+from shrink_checks import set_norms
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compress.greedy.groups import ChannelGroup, Network
 from compress.greedy.local import Imitation
 from compress.shrink.layers import channel_dim
+
+
+def taught(data: Sequence[tuple[Tensor, Tensor]]) -> nn.Module:
+    """A network that has learnt something, so that its loss can rise."""
+    torch.manual_seed(0)
+    model = set_norms(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for step in range(60):
+        inputs, labels = data[step % len(data)]
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    return model.eval()
 
 
 def choose(group: ChannelGroup, rng: np.random.Generator, share: float = 0.5) -> Imitation:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from greedy_checks import choose
-from method_checks import batch, network
-from shrink_checks import set_norms
+from greedy_checks import choose, taught
+from method_checks import batch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,18 +42,6 @@ class TwoReaders(nn.Module):
         return y
 
 
-def taught() -> nn.Module:
-    """A network that has learnt something, so that its loss can rise."""
-    model = set_norms(network())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for step in range(60):
-        inputs, labels = DATA[step % 3]
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-    return model.eval()
-
-
 @torch.no_grad()
 def test_the_local_discrepancy_is_the_relative_error_at_every_reader() -> None:
     torch.manual_seed(0)
@@ -80,7 +67,7 @@ def test_the_local_discrepancy_is_the_relative_error_at_every_reader() -> None:
 @torch.no_grad()
 def test_discrepancy_and_loss_are_those_of_the_scaled_network_behind_settled_groups() -> None:
     with torch.enable_grad():
-        model = taught()
+        model = taught(DATA)
     groups = find_groups(model, DATA[0][0]).groups
     layerwise, masked, rng = Layerwise(model, DATA, Search()), copy.deepcopy(model), np.random.default_rng(0)
     for group in groups:
@@ -97,7 +84,7 @@ def test_discrepancy_and_loss_are_those_of_the_scaled_network_behind_settled_gro
 
 @pytest.mark.parametrize("width", [3, 6])
 def test_both_takes_the_better_of_local_and_global(width: int) -> None:
-    model = taught()
+    model = taught(DATA)
     group = find_groups(model, DATA[0][0]).groups[1]
     found = {}
     for imitation in ("local", "global", "both"):
@@ -117,7 +104,7 @@ def test_both_takes_the_better_of_local_and_global(width: int) -> None:
 
 @pytest.mark.parametrize("imitation", ["local", "global", "both"])
 def test_the_loss_gap_bounds_every_group(imitation: str) -> None:
-    model = taught()
+    model = taught(DATA)
     sizes = []
     for epsilon in (0.02, 0.3, 3.0):
         layerwise, kept = Layerwise(model, DATA, Search(imitation=imitation)), []
@@ -138,7 +125,7 @@ def test_the_loss_gap_bounds_every_group(imitation: str) -> None:
 
 
 def test_both_keeps_fewer_units_within_the_gap() -> None:
-    model = taught()
+    model = taught(DATA)
     group = find_groups(model, DATA[0][0]).groups[2]
     allowed = Allowed(units=group.units, channels=1, round_to=1)
     sizes = {}
@@ -151,7 +138,7 @@ def test_both_keeps_fewer_units_within_the_gap() -> None:
 
 
 def test_within_the_gap_widths_are_multiples() -> None:
-    model = taught()
+    model = taught(DATA)
     for number, group in enumerate(find_groups(model, DATA[0][0]).groups):
         for imitation in ("local", "global"):
             layerwise = Layerwise(model, DATA, Search(imitation=imitation))
@@ -162,7 +149,7 @@ def test_within_the_gap_widths_are_multiples() -> None:
 
 
 def test_a_curve_is_exact_where_it_was_measured_and_survives_a_file(tmp_path: Path) -> None:
-    model = taught()
+    model = taught(DATA)
     group = find_groups(model, DATA[0][0]).groups[1]
     allowed = Allowed(units=group.units, channels=1, round_to=1)
     layerwise = Layerwise(model, DATA, Search())
@@ -196,7 +183,7 @@ def pruning(model: nn.Module, kind: str, value: float, **settings: Any) -> Greed
 def test_a_search_that_was_killed_goes_on_where_it_was(
     kind: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = taught()
+    model = taught(DATA)
     whole = pruning(model, kind, value).run()
     calls: list[str] = []
     for name in ("thin_to", "thin_within"):
@@ -237,7 +224,7 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "size"])
 def test_targets_are_met_and_not_overdone(kind: Any) -> None:
-    model = taught()
+    model = taught(DATA)
     for value in (0.75, 0.4):
         search = pruning(model, kind, value)
         found = search.run()
@@ -257,7 +244,7 @@ def test_targets_are_met_and_not_overdone(kind: Any) -> None:
 
 def test_accuracy_on_held_out_batches_decides() -> None:
     """The bound holds for the cut network."""
-    model = taught()
+    model = taught(DATA)
     held_out = DATA  # learnt by heart, so that there is something to lose
     left = []
     for points in (0.0, 10.0, 60.0):
@@ -274,7 +261,7 @@ def test_accuracy_on_held_out_batches_decides() -> None:
 
 def test_identity_of_a_whole_group() -> None:
     """Shares 1/N at every unit are the network itself."""
-    model = taught()
+    model = taught(DATA)
     group = find_groups(model, DATA[0][0]).groups[0]
     layerwise = Layerwise(model, DATA, Search(discrepancy="squared"))
     layerwise.advance(group)

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from greedy_checks import choose
+from greedy_checks import choose, taught
 from method_checks import batch, network, same
-from shrink_checks import set_norms
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compress.greedy import moments as moments_module
 from compress.greedy import refit as refit_module
@@ -75,22 +73,10 @@ def test_the_refit_solves_the_ridge_problem(
     assert (flat[:, gone] == 0).all()
 
 
-def taught() -> nn.Module:
-    torch.manual_seed(0)
-    model = set_norms(network())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for step in range(60):
-        inputs, labels = DATA[step % 3]
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-    return model.eval()
-
-
 @torch.no_grad()
 def test_it_imitates_better_than_scales_and_a_trial_leaves_the_weights() -> None:
     with torch.enable_grad():
-        model = taught()
+        model = taught(DATA)
     layerwise = Layerwise(model, DATA, Search(refit=True, discrepancy="squared"))
     for group in find_groups(model, DATA[0][0]).groups:
         layerwise.advance(group)
@@ -110,7 +96,7 @@ def test_it_imitates_better_than_scales_and_a_trial_leaves_the_weights() -> None
     {"accuracy_drop": 50, "calibration_batches": 1, "held_out_batches": 1, "imitation": "local"},
 ], ids=lambda settings: next(iter(settings)))  # fmt: skip
 def test_cut_it_computes_what_it_computes_masked_and_survives_files(settings: dict[str, float], tmp_path: Path) -> None:
-    model, again = taught(), taught()
+    model, again = taught(DATA), taught(DATA)
     pruner = GreedyImitation(refit=True, **settings).kept_in(tmp_path / "search")  # type: ignore[arg-type]
     pruner.attach(model, DATA)
     plan = pruner.run.plan
@@ -128,7 +114,7 @@ def test_cut_it_computes_what_it_computes_masked_and_survives_files(settings: di
 @torch.no_grad()
 def test_the_refitted_network_is_nearer_to_the_whole_one() -> None:
     with torch.enable_grad():
-        model = taught()
+        model = taught(DATA)
     x = torch.cat([inputs for inputs, _ in DATA])
     errors = {}
     for refit in (False, True):
@@ -140,7 +126,7 @@ def test_the_refitted_network_is_nearer_to_the_whole_one() -> None:
 
 def test_where_moments_do_not_fit_the_scales_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments_module, "COVARIANCE_BYTES", 0)
-    scaled, refit = taught(), taught()
+    scaled, refit = taught(DATA), taught(DATA)
     GreedyImitation(width=0.5, imitation="local").attach(scaled, DATA)
     GreedyImitation(width=0.5, imitation="local", refit=True).attach(refit, DATA)
     x: Tensor = batch(7)[0]

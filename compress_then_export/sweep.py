@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ def parse_sparsities(text: str) -> tuple[float, ...]:
     found: list[float] = []
     for part in text.split(","):
         try:
-            value = float(part)
+            value = float(part.replace("_", "?"))  # Python's 0.1_0 is a slip of the finger here
         except ValueError as error:
             raise RecipeError(f"--sparsity: {part.strip()!r} is no number; write a list such as 0.5,0.8,0.9") from error
         if not 0 <= value < 1:
@@ -105,8 +106,21 @@ def member_recipes(recipe: Recipe, sparsities: Sequence[float]) -> tuple[int, li
     for sparsity in sparsities:
         document = recipe.model_copy(update={"compress": tuple(stages)}).model_dump(mode="json")
         document["compress"][cut - 1]["sparsity"] = sparsity
-        recipes.append(parse_recipe(document))
+        with _asked_for_by_option(cut):
+            recipes.append(parse_recipe(document))
     return cut, recipes
+
+
+@contextmanager
+def _asked_for_by_option(cut: int) -> Iterator[None]:
+    """Errors about the sparsity of the stage that cuts name the option that it is from."""
+    try:
+        yield
+    except RecipeError as error:
+        key = f"compress.{cut - 1}.sparsity"
+        if not str(error).startswith(key):
+            raise
+        raise RecipeError(f"--sparsity{str(error).removeprefix(key)}") from error
 
 
 @dataclass
@@ -120,7 +134,8 @@ class Shared:
     @cached_property
     def work(self) -> Work:
         """The run up to the stage that cuts, after a rehearsal of every member."""
-        work = begin(self.recipes[0], self.workspace, self.recipes[1:])
+        with _asked_for_by_option(self.cut):
+            work = begin(self.recipes[0], self.workspace, self.recipes[1:])
         for number in range(1, self.cut):
             compress_stage(work, number)
         return work

@@ -188,6 +188,7 @@ def test_a_family_is_replaced_and_a_missed_gate_is_exit_3(tmp_path: Path) -> Non
         ("0.5,", "'' is no number"),
         ("0.5;0.9", "'0.5;0.9' is no number; write a list such as 0.5,0.8,0.9"),
         ("0.5,high", "'high' is no number"),
+        ("0.1_0", "'0.1_0' is no number"),
         ("1.0", "1 is not a fraction in [0, 1)"),
         ("0.5,90", "90 is not a fraction in [0, 1)"),
         ("-0.1,0.5", "-0.1 is not a fraction in [0, 1)"),
@@ -204,6 +205,13 @@ def test_wrong_lists_are_wrong_usage(text: str, message: str, tmp_path: Path) ->
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sparsity_that_keeps_nothing_is_the_options_fault(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "0.5,0.9999999", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "--sparsity: 0.9999999 keeps none of" in result.stderr
+    assert "compress." not in result.stderr
 
 
 def test_good_lists() -> None:

@@ -8,7 +8,7 @@ measured anew on the calibration images, for every method in the same way; and a
 training images, and may take the same channels: hidden ones of residual blocks, expanded ones of inverted residuals.
 
 - ours: local, global and both, as in the paper, and with the refit of the layers that read the channels.
-- L1, random: the same fraction of every group, the channels of largest L1 norm or random ones.
+- L1, random: the same fraction of every group, the channels of largest L1 norm or random ones; also with the refit.
 - Torch-Pruning 1.6.1 with its magnitude, Taylor and Hessian importance, at the same fraction of every group and with
   one ranking for all groups ("global"). The Hessian's `accumulate_grad` keeps the last sample alone (it looks for a
   parameter's name where it stores the parameter), so its squared gradients are averaged here.
@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.greedy.groups import Network, find_groups
+from compress.greedy.layerwise import Layerwise, Search
 from compress.greedy.local import Imitation
-from compress.greedy.thinning import shrink_plan
+from compress.greedy.thinning import Thinned, shrink_plan
 from compress.learning_rate import LearningRate
 from compress.methods import GreedyImitation
 from compress.recalibration import recalibrate
@@ -137,8 +138,13 @@ def ours(**settings: Any) -> Callable[[Task, float], nn.Module]:
     return method
 
 
-def uniform(score: Callable[[Task, nn.Module, int], np.ndarray[Any, Any]]) -> Callable[[Task, float], nn.Module]:
-    """The same fraction of every group, the channels of the highest scores; the widest network that fits."""
+def uniform(
+    score: Callable[[Task, nn.Module, int], np.ndarray[Any, Any]], *, refit: bool = False
+) -> Callable[[Task, float], nn.Module]:
+    """The same fraction of every group, the channels of the highest scores; the widest network that fits.
+
+    With ``refit`` the layers that read the channels get new weights by least squares, as imitation's do.
+    """
 
     def method(task: Task, macs: float) -> nn.Module:
         network: Network = task.network
@@ -155,10 +161,20 @@ def uniform(score: Callable[[Task, nn.Module, int], np.ndarray[Any, Any]]) -> Ca
             plan = shrink_plan(task.model, network, thinned, scaled=False)
             model = apply_plan(copy.deepcopy(task.model), plan)
             if count_macs(model, task.calibration[0][0][:1]) <= macs * task.macs:
-                return model
+                return apply_plan(_refitted(task, thinned), plan) if refit else model
         raise ValueError(f"macs: {macs} is out of reach")
 
     return method
+
+
+def _refitted(task: Task, thinned: Thinned) -> nn.Module:
+    """The whole network with these channels masked, group by group, and their readers refitted."""
+    layerwise = Layerwise(task.model, task.calibration, Search(imitation="local", refit=True))
+    for group, imitation in thinned:
+        layerwise.advance(group)
+        layerwise.local(group, 1)  # sums up the second moments
+        layerwise.settle(group, imitation, layerwise.refit(group, imitation))
+    return layerwise.replay.model
 
 
 def torch_pruning(importance: str, *, ranked_globally: bool) -> Callable[[Task, float], nn.Module]:
@@ -194,9 +210,22 @@ IMPORTANCES: dict[str, Callable[[], Any]] = {
     "taylor": tp.importance.GroupTaylorImportance,
     "hessian": tp.importance.GroupHessianImportance,
 }
+
+
+def _random(task: Task, layer: nn.Module, number: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng([task.seed, number]).random(len(layer.weight))  # type: ignore[arg-type]
+
+
+def _l1_norm(_: Task, layer: nn.Module, __: int) -> np.ndarray[Any, Any]:
+    norms: Tensor = layer.weight.detach().abs().flatten(1).sum(1)  # type: ignore[operator,union-attr]
+    return norms.numpy()
+
+
 METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
-    "random": uniform(lambda task, layer, number: np.random.default_rng([task.seed, number]).random(len(layer.weight))),
-    "L1": uniform(lambda _, layer, __: layer.weight.detach().abs().flatten(1).sum(1).numpy()),
+    "random": uniform(_random),
+    "random, refit": uniform(_random, refit=True),
+    "L1": uniform(_l1_norm),
+    "L1, refit": uniform(_l1_norm, refit=True),
     "Torch-Pruning magnitude": torch_pruning("magnitude", ranked_globally=False),
     "Torch-Pruning magnitude, global": torch_pruning("magnitude", ranked_globally=True),
     "Torch-Pruning Taylor": torch_pruning("taylor", ranked_globally=False),

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compress.shrink.layers import is_channelwise, is_layer
 
@@ -46,6 +46,7 @@ class Replay:
         self.inputs = list(inputs)
         self._nodes: list[fx.Node] = []
         self._cut = 0
+        self._written: set[fx.Node] | None = None  # live values that a whole run was seen to work on in place
         with torch.no_grad():
             expected = self.run(0)
         if not isinstance(expected, Tensor):
@@ -92,7 +93,7 @@ class Replay:
         with torch.no_grad():
             for live in self._live:
                 self._execute(live, self._cut, target)
-        self._cut = target
+        self._cut, self._written = target, None
 
     def run(self, number: int, *, until: Iterable[str] = ()) -> Any:
         """The model's output for one batch, from the cut.
@@ -105,12 +106,16 @@ class Replay:
             return self.model(self.inputs[number])
         wanted = set(until)
         places = [place for place, node in enumerate(self._nodes) if wanted and _calls(node, wanted)]
-        live = {
+        live = dict(self._live[number])
+        for node in live if self._written is None else self._written:
             # copies: layers that work in place must not change what the next run starts from
-            node: tree_map_only(Tensor, torch.clone, value)
-            for node, value in self._live[number].items()
-        }
-        return self._execute(live, self._cut, places[-1] + 1 if places else len(self._nodes))
+            live[node] = tree_map_only(Tensor, torch.clone, live[node])
+        if self._written is not None or places:
+            return self._execute(live, self._cut, places[-1] + 1 if places else len(self._nodes))
+        started = dict(live)
+        output = self._execute(live, self._cut, len(self._nodes))
+        self._written = {node for node, value in started.items() if any(map(_written_to, tree_leaves(value)))}
+        return output
 
     def _execute(self, live: dict[fx.Node, Any], start: int, stop: int) -> Any:
         self._interpreter.env = live
@@ -139,3 +144,8 @@ def _dead_after(nodes: list[fx.Node]) -> list[list[fx.Node]]:
     for node, place in last.items():
         dead[place].append(node)
     return dead
+
+
+def _written_to(fresh: object) -> bool:
+    """Whether something worked in place on a tensor, or on a view of it, since it was made."""
+    return isinstance(fresh, Tensor) and fresh._version > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -44,6 +45,39 @@ class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.b(F.relu(self.a(x)) if x.sum() < 1e9 else self.a(x))
         return y
+
+
+class WorksInPlace(nn.Module):
+    """What the second layer reads, or a view of it, is changed in place behind it."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        read = self.second(hidden)
+        y: Tensor = self.third(self.change(hidden) + read)
+        return y
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda h: h.mul_(0.5), lambda h: h.view(-1).relu_().view(6, -1), lambda h: F.relu(h, inplace=True), lambda h: h],
+    ids=["tensor", "view", "function", "nothing"],
+)
+def test_every_run_begins_with_the_same_values(change: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, inputs = WorksInPlace(change), batches(4)
+    with torch.no_grad():
+        expected = [model(x.clone()) for x in inputs]
+    replay = Replay(copy.deepcopy(model), inputs)
+    assert replay.traced
+    replay.advance(["second"])
+    for number in (0, 0, 1, 1, 0):
+        replay.run(number, until=["second"])
+        torch.testing.assert_close(replay.run(number), expected[number])
 
 
 @pytest.mark.parametrize("source", ["builtin:resnet20", "torchvision:mobilenet_v3_small", "torchvision:densenet121"])

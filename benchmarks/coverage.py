@@ -6,8 +6,8 @@
 Three parts for each architecture, with random weights:
 
 - weights: nine of ten single weights of every layer are zeroed (`OneShot`), the folded network is exported;
-- channels: `GreedyImitation(macs=0.5, imitation="local")`, also of residual streams, on four random images: channels
-  and heads are really removed, and the network is exported;
+- channels: `GreedyImitation(macs=0.5, imitation="local", refit=False)`, also of residual streams, on four images:
+  channels and heads are really removed, and the network is exported;
 - torch_pruning: the same by Torch-Pruning's MagnitudePruner as its README shows it, every setting a default, only the
   layer that gives the classes ignored; the smallest of six pruning ratios that halves the MACs.
 
@@ -128,7 +128,7 @@ def channels(name: str) -> dict[str, Any]:
     model, size = make(name)
     data = images(size)
     before = count_macs(model, data[0][0])
-    pruner = GreedyImitation(macs=0.5, imitation="local", streams=True)
+    pruner = GreedyImitation(macs=0.5, imitation="local", refit=False, streams=True)
     pruner.attach(model, data)
     left = count_macs(model, data[0][0]) / before
     row = {"pixels": size, "macs_left": left, "groups": len(pruner.run.groups), **shipped(model, size)}

@@ -232,9 +232,9 @@ METHODS: dict[str, Callable[[Task, float], nn.Module]] = {
     "Torch-Pruning Taylor, global": torch_pruning("taylor", ranked_globally=True),
     "Torch-Pruning Hessian": torch_pruning("hessian", ranked_globally=False),
     "Torch-Pruning Hessian, global": torch_pruning("hessian", ranked_globally=True),
-    "local": ours(imitation="local"),
-    "global": ours(imitation="global"),
-    "both": ours(imitation="both"),
+    "local": ours(imitation="local", refit=False),
+    "global": ours(imitation="global", refit=False),
+    "both": ours(imitation="both", refit=False),
     "local, refit": ours(imitation="local", refit=True),
     "both, refit": ours(imitation="both", refit=True),
 }

@@ -43,7 +43,7 @@ def images(count: int, batch: int) -> Pairs:
 def local(name: str, data: Pairs, **target: float) -> None:
     model = network(name)
     start, worked = time.perf_counter(), time.process_time()
-    pruner = GreedyImitation(imitation="local", **target)
+    pruner = GreedyImitation(imitation="local", refit=False, **target)
     pruner.attach(model, data)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     left = ", ".join(f"{key} {value:.3f}" for key, value in pruner.run.findings.items())

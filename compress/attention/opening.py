@@ -66,7 +66,7 @@ def opened_copy(model: nn.Module, example: Tensor) -> nn.Module:
         return twin
     whole = copy.deepcopy(model).eval()
     try:
-        expected, found = tree_leaves(whole(example[:1])), tree_leaves(twin(example[:1]))
+        expected, found = tree_leaves(whole(example[:1].clone())), tree_leaves(twin(example[:1].clone()))
         pairs = [(a, b) for a, b in zip(expected, found, strict=True) if isinstance(a, Tensor)]
         if all(float((a - b).abs().max()) <= _SAME * float(a.abs().max()) for a, b in pairs):
             return twin

@@ -122,7 +122,7 @@ def first_within(
     cost, best = next((cost, left) for cost in bounds if (left := costs.fraction(cost, path[-1])) > bounds[cost])
     raise ValueError(
         f"{cost}: {bounds[cost]} cannot be met; with every group at its narrowest {best:.4f} of them is left "
-        "(streams=True, a smaller round_to or fewer exclude patterns allow more)"
+        "(streams=True, a smaller round_to or fewer exclude patterns may allow more)"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from compress.shrink.layers import is_channelwise, is_layer, layer_size
 
@@ -18,7 +19,8 @@ class Calls:
 
     order: layer name -> place among all calls of layers, of the first one.
     counts: layer name -> calls.
-    positions: layer name -> output positions a sample (pixels, tokens), summed over calls.
+    positions: layer name -> how often a sample meets each weight, summed over calls: at every output position (pixel,
+        token), or at every input position of a transposed convolution.
     """
 
     order: Mapping[str, int]
@@ -38,12 +40,15 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
     watched = copy.deepcopy(model).eval()
 
     def watch(name: str, module: nn.Module) -> None:
-        def hook(_module: nn.Module, _args: object, output: Tensor) -> None:
+        transposed = isinstance(module, _ConvTransposeNd)
+
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             order.setdefault(name, len(order))
             counts[name] = counts.get(name, 0) + 1
             if is_layer(module):
-                places = output.numel() // (len(example) * layer_size(module).outputs)
-                positions[name] = positions.get(name, 0) + places
+                size = layer_size(module)
+                numbers = args[0].numel() // size.inputs if transposed else output.numel() // size.outputs
+                positions[name] = positions.get(name, 0) + numbers // len(example)
 
         module.register_forward_hook(hook)
 
@@ -52,7 +57,7 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
             watch(name, module)
     try:
         with torch.no_grad():
-            watched(example)
+            watched(example.clone())
     except Exception as error:
         raise ValueError(
             f"batches: the model does not run on inputs of shape {list(example.shape[1:])}: {error}"

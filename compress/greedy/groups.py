@@ -69,12 +69,19 @@ def find_groups(model: nn.Module, example: Tensor, *, streams: bool = False, exc
         exclude: patterns of names of layers whose outputs stay as they are.
 
     Raises:
-        ValueError: the model does not run on the example, or its channels cannot be followed.
+        ValueError: the model does not run, its channels cannot be followed, or a pattern matches nothing.
     """
+    layers = [name for name, module in model.named_modules() if is_layer(module)]
+    for pattern in exclude:
+        if not any(_matches(name, pattern) for name in layers):
+            raise ValueError(
+                f"exclude: {pattern!r} matches no convolution or linear layer; the model has "
+                f"{', '.join(layers[:8]) or 'none'}"
+            )
     calls = observe(model, example[:1])
     try:
         with torch.enable_grad():  # the graph is read off autograd's
-            channels = trace_channels(copy.deepcopy(model).eval(), (example[:1],))
+            channels = trace_channels(copy.deepcopy(model).eval(), (example[:1].clone(),))
     except Exception as error:  # whatever the dependency graph trips over
         raise ValueError(
             f"model: its channels cannot be followed ({type(error).__name__}: {error}); prune single weights instead"
@@ -177,7 +184,7 @@ class _Search:
         if len(units) < 2:
             return "it has one channel, or one convolution group"
         for producer in producers:
-            if any(fnmatchcase(producer, pattern) for pattern in self.exclude):
+            if any(_matches(producer, pattern) for pattern in self.exclude):
                 return "excluded"
         if stream and not self.streams:
             return "several layers add to these channels; streams=True thins them too"
@@ -199,6 +206,11 @@ class _Search:
         if len({len(picked) for picked in columns}) > 1:
             return None
         return np.stack(columns)
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    """By its name or that of its weight, as everywhere."""
+    return fnmatchcase(layer, pattern) or fnmatchcase(f"{layer}.weight", pattern)
 
 
 def _passes(module: nn.Module) -> bool:

@@ -78,7 +78,7 @@ class ThinnedGroup:
             "local": np.array(0.0 if imitation is None else imitation.discrepancy),
             "search": np.array(self.search),
             "discrepancy": np.array(self.discrepancy),
-            **{f"{_WEIGHT}{name}": weight.cpu().numpy() for name, weight in self.weights.items()},
+            **{f"{_WEIGHT}{name}": _array(weight) for name, weight in self.weights.items()},
         }
 
     @classmethod
@@ -94,6 +94,12 @@ class ThinnedGroup:
             discrepancy=float(arrays["discrepancy"]),
             weights={name: torch.from_numpy(array) for name, array in found},
         )
+
+
+def _array(weight: Tensor) -> NDArray[Any]:
+    wide = weight.float() if weight.dtype == torch.bfloat16 else weight  # numpy has no bfloat16
+    array: NDArray[Any] = wide.cpu().numpy()
+    return array
 
 
 class Layerwise:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
+from compress.greedy.labels import check_labels
 from compress.greedy.latency import Latency, Stopwatch
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.refit import Weights
+from compress.greedy.target import LABELLED, Target
 from compress.greedy.thinning import Thinned, settle, shrink_plan
 from compress.greedy.trial import proven, relative_difference
 from compress.shrink import ShrinkPlan, apply_plan
@@ -30,30 +33,8 @@ from compress.shrink import ShrinkPlan, apply_plan
 log = logging.getLogger(__name__)
 Pair = tuple[Tensor, Tensor]
 
-TARGETS = ("macs", "parameters", "size", "latency", "width", "loss_gap", "accuracy_drop")
 ROUNDINGS = (1, 4, 8, 16, 32)
-ROUNDED = ("macs", "parameters", "size", "latency", "width")  # targets whose widths are known before the search
 _FASTER = 0.98  # a coarser rounding must lower the latency by this factor, since it costs discrepancy
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """When to stop: `kind` is one of `TARGETS`, its value as in `GreedyImitation`.
-
-    further: bounds on other costs that must hold as well, where the kind is a cost.
-    """
-
-    kind: str
-    value: float
-    further: Bounds = field(default_factory=dict)
-
-    @property
-    def bounds(self) -> Bounds:
-        """Bounds on costs; what is no cost itself goes down by the MACs."""
-        for cost in COSTS:
-            if cost == self.kind:
-                return {cost: self.value, **self.further}
-        return {"macs": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +86,11 @@ class GreedyPruning:
         self.target, self.search = target, search
         self.round_to = round_to
         example = self.calibration[0][0]
+        if target.kind in LABELLED:
+            with torch.no_grad():
+                outputs = self.model(example[:1].clone())
+            if isinstance(outputs, Tensor) and outputs.dim() > 1:
+                check_labels(outputs, [*self.calibration, *self.held_out])
         network = proven(self.model, find_groups(self.model, example, streams=streams, exclude=exclude), example)
         finest = [_allowed(group, network, round_to or 1) for group in network.groups]
         narrow = {group.name for group, one in zip(network.groups, finest, strict=True) if len(one.widths()) < 2}
@@ -119,7 +105,8 @@ class GreedyPruning:
         )
         if not self.network.groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.network.left_out.items())[:5])
-            raise ValueError(f"model: none of its channel groups can be thinned ({reasons})")
+            culprit = "exclude" if "excluded" in self.network.left_out.values() else "model"
+            raise ValueError(f"{culprit}: none of its channel groups can be thinned ({reasons})")
         self.groups = self.network.groups
         self.allowed = [_allowed(group, self.network, round_to or 1) for group in self.groups]
         self.costs = Costs(self.model, self.network)
@@ -205,6 +192,7 @@ class GreedyPruning:
                 layerwise = layerwise or Layerwise(self.model, self.calibration, self.search)
                 curve = measure_curve(layerwise, group, allowed)
                 finished.put(f"curve-{number:03d}", curve.to_arrays())
+                log.info("%s: discrepancy measured at several widths", group.name)
             else:
                 curve = Curve.from_arrays(stored)
             curves.append(curve)
@@ -239,15 +227,9 @@ class GreedyPruning:
                 layerwise.settle(group, thinned.imitation, thinned.weights)
             found.append(thinned)
             kept = group.units if thinned.imitation is None else thinned.imitation.size
-            log.info(
-                "%s: %d of %d channels, %s, local error %.3g, at the output %.3g",
-                group.name,
-                kept,
-                group.units,
-                thinned.search,
-                thinned.imitation.discrepancy if thinned.imitation else 0.0,
-                thinned.discrepancy,
-            )
+            error = "" if thinned.imitation is None else f", local error {thinned.imitation.discrepancy:.3g}"
+            error += "" if math.isnan(thinned.discrepancy) else f", at the output {thinned.discrepancy:.3g}"
+            log.info("%s: %d of %d channels, %s%s", group.name, kept, group.units, thinned.search, error)
         return found
 
     def _within_accuracy(self, finished: Finished) -> Pruned:
@@ -260,6 +242,11 @@ class GreedyPruning:
         curves = self._curves(finished)
         path = self._path(curves, self.target.bounds, self._choices(self.round_to or 1))
         whole = self._accuracy(self.model)
+        if 100 * whole <= self.target.value:
+            raise ValueError(
+                f"accuracy_drop: {self.target.value} points are no bound where the whole network is right on "
+                f"{100 * whole:.2f} % of the held-out samples; give their labels, or a smaller drop"
+            )
 
         def drop(masked: nn.Module) -> float:
             return 100 * (whole - self._accuracy(masked))
@@ -292,8 +279,8 @@ class GreedyPruning:
 
     @torch.no_grad()
     def _accuracy(self, masked: nn.Module) -> float:
-        correct = sum(int((masked(x).argmax(dim=1) == y).sum()) for x, y in self.held_out)
-        return correct / sum(len(y) for _, y in self.held_out)
+        correct = sum(int((masked(x.clone()).argmax(dim=1) == y).sum()) for x, y in self.held_out)
+        return correct / sum(y.numel() for _, y in self.held_out)
 
     def _masked(self, found: Sequence[ThinnedGroup], dtype: torch.dtype | None = None) -> nn.Module:
         """The scaled and masked network."""
@@ -314,7 +301,7 @@ class GreedyPruning:
         cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
         example = self.calibration[0][0][:2].double()
         with torch.no_grad():
-            distance = relative_difference(masked(example), cut(example))
+            distance = relative_difference(masked(example.clone()), cut(example.clone()))
         if distance > 1e-9:
             raise ValueError(
                 f"model: cut, its outputs differ by {distance:.1e} from those scaled and masked; please report this"

@@ -91,7 +91,10 @@ class Replay:
         if target <= self._cut:
             return
         with torch.no_grad():
-            for live in self._live:
+            for live, x in zip(self._live, self.inputs, strict=True):
+                for node, value in live.items():
+                    if value is x:  # the caller's own: only a copy may be worked on in place
+                        live[node] = x.clone()
                 self._execute(live, self._cut, target)
         self._cut, self._written = target, None
 
@@ -103,7 +106,7 @@ class Replay:
             until: stop after the last of these layers instead; the output is then None.
         """
         if not self.traced:
-            return self.model(self.inputs[number])
+            return self.model(self.inputs[number].clone())
         wanted = set(until)
         places = [place for place, node in enumerate(self._nodes) if wanted and _calls(node, wanted)]
         live = dict(self._live[number])

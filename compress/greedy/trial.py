@@ -59,10 +59,10 @@ def difference(model: nn.Module, network: Network, thinned: Thinned, batch: Tens
     masked = copy.deepcopy(model).eval()
     for group, imitation in thinned:
         scale_consumers(masked, group, scales(group, imitation))
-    wanted = masked(batch)
+    wanted = masked(batch.clone())  # a model may work in place on what it is given
     del masked  # a large network need not be there three times
     return relative_difference(
-        wanted, apply_plan(copy.deepcopy(model).eval(), shrink_plan(model, network, thinned))(batch)
+        wanted, apply_plan(copy.deepcopy(model).eval(), shrink_plan(model, network, thinned))(batch.clone())
     )
 
 

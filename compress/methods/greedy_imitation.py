@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import is_pruned
 from torch.optim import Optimizer
 
 from compress.checks import patterns, require, require_whole
@@ -20,7 +21,8 @@ from compress.greedy.costs import COSTS
 from compress.greedy.discrepancy import DISCREPANCIES
 from compress.greedy.latency import Stopwatch
 from compress.greedy.layerwise import IMITATIONS, Search, ThinnedGroup
-from compress.greedy.pruning import ROUNDED, TARGETS, GreedyPruning, Target
+from compress.greedy.pruning import GreedyPruning
+from compress.greedy.target import ROUNDED, TARGETS, Target
 from compress.methods.base import Method, setting
 from compress.methods.outcome import Batches, Outcome
 from compress.shrink import ShrinkPlan, apply_plan
@@ -68,7 +70,9 @@ class GreedyImitation(Method):
     exact_size: int = setting(
         0, "global imitation tries every channel up to this size (25 in the paper), then five by Taylor; 0: always"
     )
-    refit: bool = setting(False, "the layers that read the channels get new weights by least squares, not only scales")
+    refit: bool = setting(
+        True, "the layers that read the channels get new weights by least squares; false: only scales, as in the paper"
+    )
     streams: bool = setting(False, "thin also what residual blocks add to")
     exclude: tuple[str, ...] = setting((), "patterns of names of layers that keep their outputs, such as layer4.*")
     round_to: int | str = setting(
@@ -188,8 +192,7 @@ class GreedyImitation(Method):
         parameter = next(model.parameters(), None)
         if parameter is None:
             raise ValueError("model: it has no parameters, so there are no channels to remove")
-        if any(is_parametrized(module) for module in model.modules()):
-            raise ValueError("model: it is parametrized; fold(model) before channels are removed")
+        _check_plain(model)
         kind, *further = [kind for kind in TARGETS if getattr(self, kind) is not None]
         calibration, held_out = self._split(kind, batches, parameter.device)
         with torch.random.fork_rng(devices=[]):
@@ -228,6 +231,22 @@ class GreedyImitation(Method):
         return taken[: self.calibration_batches], taken[self.calibration_batches :]
 
 
+def _check_plain(model: nn.Module) -> None:
+    """Raise ValueError for what wraps a model, and for weights that are not finite."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("model: it is TorchScript, whose layers cannot be cut; give the module that it was made from")
+    if hasattr(model, "_orig_mod"):
+        raise ValueError("model: it is compiled; give the module that was compiled, and compile what comes out")
+    if any(is_parametrized(module) for module in model.modules()):
+        raise ValueError("model: it is parametrized; fold(model) before channels are removed")
+    for name, module in model.named_modules():
+        if is_pruned(module) and not list(module.children()):
+            raise ValueError(f"model: torch.nn.utils.prune is at work in {name or 'it'}; prune.remove() it first")
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"model: {name} holds NaN or infinite values; repair or retrain the weights")
+
+
 def _checked(pairs: _Pairs, device: torch.device) -> _Pairs:
     """The batches on the model's device.
 
@@ -240,6 +259,8 @@ def _checked(pairs: _Pairs, device: torch.device) -> _Pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(x, Tensor) for x in pair)):
             raise ValueError(f"batches: number {number} is no pair of tensors (inputs, targets)")
         inputs, targets = pair
+        if not (inputs.dim() and targets.dim()):
+            raise ValueError(f"batches: number {number} is a single sample; add a first dimension, [None]")
         if inputs.shape[1:] != pairs[0][0].shape[1:]:
             raise ValueError(
                 f"batches: number {number} has inputs of shape {list(inputs.shape[1:])}, the first one "

@@ -21,7 +21,8 @@ from compress.greedy.finished import Finished
 from compress.greedy.groups import find_groups
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.local import Imitation
-from compress.greedy.pruning import GreedyPruning, Target
+from compress.greedy.pruning import GreedyPruning
+from compress.greedy.target import Target
 from compress.greedy.thinning import scale_consumers, scales
 from compress.shrink import apply_plan
 

@@ -174,7 +174,7 @@ def _refitted(task: Task, thinned: Thinned) -> nn.Module:
         layerwise.advance(group)
         layerwise.local(group, 1)  # sums up the second moments
         layerwise.settle(group, imitation, layerwise.refit(group, imitation))
-    return layerwise.replay.model
+    return layerwise.replay.model.requires_grad_(True)
 
 
 def torch_pruning(importance: str, *, ranked_globally: bool) -> Callable[[Task, float], nn.Module]:

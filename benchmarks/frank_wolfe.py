@@ -7,9 +7,9 @@
 The shape of Figures 1b, 2 and 4 of 001: each network is trained once, then copies of it are cut to every sparsity by
 one threshold over all convolutions and linear layers. Nothing is trained or measured anew after a cut, as in the paper;
 ``--recalibrate`` measures statistics of BatchNorm anew, which needs no labels and no gradient. All trainings take the
-same number of epochs from the same initial weights, and divide the learning rate by 10 at 1/3 and 2/3. "sfw+init+norms"
-is SFW-Init as published, with BatchNorm scaled. ``--ablation`` varies τ and K (Figure 6); tensors that start outside a
-small polytope are scaled into it. Results are appended to a JSON-lines file, and a run that stopped goes on.
+same number of epochs from the same initial weights, and divide the learning rate by 10 at 1/3 and 2/3. ``--ablation``
+varies τ and K (Figure 6); tensors that start outside a small polytope are scaled into it. Results are appended to a
+JSON-lines file, so a run that stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from compress.natural_sparsity import CUTS, natural_sparsity, one_shot_curve
 from compress.recalibration import recalibrate
 from compress.train import TrainSettings, accuracy
 
-METHODS = ("sgd", "sfw", "sfw+init", "sfw+init+norms")
+METHODS = ("sgd", "sfw", "sfw+init")
 RADII, K_FRACTIONS = (5.0, 10.0, 15.0), (0.01, 0.05, 0.1)
 
 
@@ -94,8 +94,7 @@ class Trainings:
             k_fraction=training.k_fraction,
             norm=self.setting.norm,  # type: ignore[arg-type]
             lr=self.setting.sfw_lr,
-            init_iterations=self.setting.init_iterations if "init" in training.method else 0,
-            init_norms=training.method == "sfw+init+norms",
+            init_iterations=self.setting.init_iterations if training.method == "sfw+init" else 0,
             outside="scale",
         )
 

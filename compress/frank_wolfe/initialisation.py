@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.checks import require, require_whole
 from compress.frank_wolfe.optimizer import check_lr, step_size
@@ -49,14 +49,9 @@ def sfw_init(
     scale_lr: float = 1e-3,
     minimum: float = 0.01,
     rule: Rule = "adam",
-    norms: bool = False,
     loss: Loss = functional.cross_entropy,
 ) -> LearnedScales:
-    """Multiply the weights and biases of ``model`` by learned scales, in place (001, section 4, Algorithm 3).
-
-    The paper pairs the weight and the bias of each layer with a scale and is silent on normalisation; its published
-    code scales BatchNorm too (``norms``). Then the loss after the step falls mostly by smaller factors of BatchNorm,
-    which cancels the scales of the convolutions before it, and training is slower ever after: see docs/results.md.
+    """Multiply every parameter of ``model`` by a learned scale, in place (001, section 4, Algorithm 3).
 
     Each iteration takes one Frank-Wolfe step from the scaled tensors on a batch S and lowers the loss after it on S̃,
     of which one half is from S and one is new. The step's vertices and sizes count as constants. Then the scales are
@@ -68,7 +63,7 @@ def sfw_init(
     Args:
         model: as initialised, each tensor in its set.
         batches: (inputs, targets) pairs, two different ones at least; read again from the start when they end.
-        sets: the feasible set of each parameter; those without one are not stepped and keep their scale.
+        sets: the feasible set of each parameter; those without one keep their scale.
         lr: α of the step, as training will begin; a first step goes by the gradient itself, whatever the momentum.
         rescale: whether it is the step (5) of 001.
         iterations: T.
@@ -76,7 +71,6 @@ def sfw_init(
         minimum: ε, the smallest scale, positive.
         rule: how scales descend: "adam", as the published code does and as κ = 0.001 is made for, or plain
             "gradient" descent, as Algorithm 3 prints it.
-        norms: also the factors and shifts of normalisation layers get scales, as in the published code.
         loss: of (outputs, targets), a mean over samples.
 
     Raises:
@@ -89,20 +83,14 @@ def sfw_init(
     require(rule in RULES, "rule", rule, f"one of {', '.join(RULES)}")
     named = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad and tensor in sets}
     values = {name: tensor.detach().clone() for name, tensor in named.items()}
-    fixed = set() if norms else _of_normalisation(model)
-    scales = {
-        name: torch.ones((), device=value.device, requires_grad=True)
-        for name, value in values.items()
-        if named[name] not in fixed
-    }
-    require(bool(scales), "model", type(model).__name__, "a network with weights in sets to scale; give norms=True")
+    scales = {name: torch.ones((), device=value.device, requires_grad=True) for name, value in values.items()}
     descent: torch.optim.Optimizer
     descent = (torch.optim.Adam if rule == "adam" else torch.optim.SGD)(list(scales.values()), lr=scale_lr)
     losses = []
     feasible = {name: sets[tensor] for name, tensor in named.items()}
     twin = _twin(model)
     for now, both in _overlapping(batches, iterations, next(model.parameters()).device):
-        scaled = {name: scales[name] * value if name in scales else value for name, value in values.items()}
+        scaled = {name: scales[name] * value for name, value in values.items()}
         after = loss_after_step(twin, scaled, now, both, feasible, lr=lr, rescale=rescale, loss=loss)
         losses.append(float(after.detach()))
         require(math.isfinite(losses[-1]), "lr", lr, f"small enough: after one step the loss is {losses[-1]}")
@@ -111,8 +99,8 @@ def sfw_init(
         descent.step()
         _bound(scales, values, feasible, minimum)
     with torch.no_grad():
-        for name, scale in scales.items():
-            named[name].mul_(scale)
+        for name, tensor in named.items():
+            tensor.mul_(scales[name])
     return LearnedScales(scales={name: scale.item() for name, scale in scales.items()}, losses=losses)
 
 
@@ -165,11 +153,6 @@ def _bound(
         length, inside = torch.linalg.vector_norm(point), torch.linalg.vector_norm(sets[name].scale(point))
         if inside < length:
             scale.mul_(inside / length)
-
-
-def _of_normalisation(model: nn.Module) -> set[Tensor]:
-    kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return {tensor for module in model.modules() if isinstance(module, kinds) for tensor in module.parameters()}
 
 
 def _twin(model: nn.Module) -> nn.Module:

@@ -46,7 +46,6 @@ class FrankWolfe(Masked):
     momentum: float = setting(0.9, "share of the past in the mean gradient; the paper's ρ is 1 minus this")
     dynamic: bool = setting(True, "move the learning rate with the loss, beside the tenth at each third of training")
     init_iterations: int = setting(0, "iterations of SFW-Init before training; 390 in the paper, 0: none")
-    init_norms: bool = setting(False, "SFW-Init scales normalisation layers too, as the published code does")
     outside: Outside = setting(
         "error", "what a tensor that starts outside its polytope gets: an error, scale or project"
     )
@@ -133,14 +132,7 @@ class FrankWolfe(Masked):
             raise ValueError(f"{self.name}: finish() was called; attach another method to go on")
         run.check_attached(self.name)
         if fresh and self.init_iterations:
-            found = sfw_init(
-                run.model,
-                run.batches,
-                self._sets,
-                lr=self.lr,
-                iterations=self.init_iterations,
-                norms=self.init_norms,
-            )
+            found = sfw_init(run.model, run.batches, self._sets, lr=self.lr, iterations=self.init_iterations)
             run.findings["sfw_init_first_loss"] = found.losses[0]
             run.findings["sfw_init_last_loss"] = found.losses[-1]
             logger.info("%s: SFW-Init, loss after a step %.4f -> %.4f", self.name, found.losses[0], found.losses[-1])

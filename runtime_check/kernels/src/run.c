@@ -89,6 +89,9 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
   const struct plan *plan = pass->plan;
   struct tile_job last = {.low = layer->low, .high = layer->high, .finish = 1};
   const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
+  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_channel` does it */
+  last.tile_rows = tile->rows;
+  last.tile_columns = tile->columns;
   const int slot = direct && plan->blocks == 1 ? -1 : workspace_slot(pass->workspace);
   struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .low = layer->low, .high = layer->high};
   job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
@@ -153,6 +156,8 @@ static void dot_task(void *data, size_t i) {
     const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     pass->y[k] = finish_value(layer, sum, pass->residual ? pass->residual + k : NULL);
   }
+  float *const first = pass->y + (int64_t)i * DOT_CHANNELS;
+  if (layer_activation(layer)) layer->isa->activate(&layer->activation, first, pass->y + end - first, first);
 }
 
 static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t count) {
@@ -172,7 +177,7 @@ static void window_task(void *data, size_t i) {
   watch(pass);
   const struct layout *layout = &pass->plan->layout;
   const int slot = layout->direct && in_lanes(&layout->y) ? -1 : workspace_slot(pass->workspace);
-  window_channel(pass->layer, pass->plan, pass->x, (int64_t)i, slot_memory(pass, slot), pass->y);
+  window_channel(pass->layer, pass->plan, pass->x, pass->residual, (int64_t)i, slot_memory(pass, slot), pass->y);
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 

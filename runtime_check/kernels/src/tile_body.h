@@ -1,37 +1,4 @@
-/* The inner kernels, compiled once for each instruction set by the file that includes this one, which says how many
-   vectors fit into registers (TILE_VECTORS, 6 or 14), whether those hold four floats (HALVES), and, where it knows
-   better, MAXIMUM(bound, x) and MINIMUM(bound, x) of vectors, which keep a NaN in x. */
-
-#include <string.h>
-
-#include "isa.h"
-
-typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-
-#ifndef MAXIMUM
-/* By bits: the comparison's lanes are all ones or all zeros, and false for NaN. */
-#define CHOOSE(comparison, a, b) \
-  ((__typeof__(b))(((__typeof__(comparison))(a) & (comparison)) | ((__typeof__(comparison))(b) & ~(comparison))))
-#define MAXIMUM(bound, x) CHOOSE((x) < (bound), bound, x)
-#define MINIMUM(bound, x) CHOOSE((x) > (bound), bound, x)
-#endif
-
-#define LOAD(p) (*(const v8 *)(p))
-#define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
-
-/* Tiles are made of whole vectors, or of twice as many halves where registers hold four floats: the same memory. */
-#ifdef HALVES
-typedef v4 part;
-#define PART_SPLAT(x) ((v4){x, x, x, x})
-#define PARTS(n) (2 * (n))
-#else
-typedef v8 part;
-#define PART_SPLAT(x) SPLAT(x)
-#define PARTS(n) (n)
-#endif
-#define PART_LOAD(p) (*(const part *)(p))
-#define PART_BYTES ((ptrdiff_t)sizeof(part))
+/* The inner kernels, compiled once for each instruction set. */
 
 /* EACH_n(F) is F(0) F(1) .. F(n-1): named variables stay in registers where arrays need not. */
 #define EACH_1(F) F(0)
@@ -113,8 +80,10 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     const ptrdiff_t pitch = job->input_pitch;                                          \
     const struct tap *tap = job->taps;                                                 \
     const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
-    const ptrdiff_t output_row = job->output_row, residual_row = job->residual_row;    \
-    (void)pitch, (void)output_row, (void)residual_row; /* tiles of one row */          \
+    const ptrdiff_t residual_row = job->residual_row;                                  \
+    const int64_t columns = (int64_t)job->tile_columns * LANES_PER_VECTOR;             \
+    float buffer[TILE_VECTORS * LANES_PER_VECTOR];                                     \
+    (void)pitch, (void)residual_row; /* tiles of one row */                            \
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
       const struct tap *const end = tap + job->rows[r].taps;                           \
@@ -127,14 +96,24 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
       }                                                                                \
       BODY(EACH)                                                                       \
       char *output = job->output + channel * job->output_pitch;                        \
+      ptrdiff_t output_row = job->output_row;                                          \
       if (job->finish) {                                                               \
         if (job->residual) {                                                           \
           const char *residual = job->residual + channel * job->residual_pitch;        \
           EACH(ADD_RESIDUAL)                                                           \
         }                                                                              \
         EACH(BOUND)                                                                    \
+        if (job->activation) { /* in memory that is close, not where the output goes */ \
+          output = (char *)buffer;                                                     \
+          output_row = columns * (ptrdiff_t)sizeof(float);                             \
+        }                                                                              \
       }                                                                                \
+      (void)output_row;                                                                                \
       EACH(STORE)                                                                      \
+      if (job->finish && job->activation)                                              \
+        for (int row = 0; row < job->tile_rows; row++)                                 \
+          activate(job->activation, buffer + row * columns, columns,                   \
+                   (float *)(job->output + channel * job->output_pitch + row * job->output_row)); \
     }                                                                                  \
   }
 

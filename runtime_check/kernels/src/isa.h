@@ -90,6 +90,8 @@ struct border_job {
   char *channel;
   const struct form *form;
   int64_t height, width;
+  const char *from; /* where not NULL: rows inside, from_row bytes apart, that are copied first */
+  ptrdiff_t from_row;
 };
 
 struct isa {

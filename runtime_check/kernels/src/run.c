@@ -189,7 +189,8 @@ static void border_task(void *data, size_t i) {
   const struct plan *plan = pass->plan;
   watch(pass);
   char *const channel = (char *)pass->y + (int64_t)i * plan->layout.y.pitch;
-  pass->layer->isa->border(&(struct border_job){channel, &plan->layout.y, plan->out_height, plan->out_width});
+  pass->layer->isa->border(&(struct border_job){
+      .channel = channel, .form = &plan->layout.y, .height = plan->out_height, .width = plan->out_width});
 }
 
 static void window_task(void *data, size_t i) {
@@ -228,5 +229,5 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
       if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks, GROUP_BYTES);
     }
   }
-  return error || !in_lanes(&plan->layout.y) ? error : each(&pass, border_task, channels, plan->layout.y.pitch);
+  return error || !has_border(&plan->layout.y, plan->out_height) ? error : each(&pass, border_task, channels, plan->layout.y.pitch);
 }

@@ -30,7 +30,8 @@ void scale_channel(const struct layer *layer, const struct plan *plan, const flo
   for (int64_t r = 0; r < to->group_rows; r++)
     layer->isa->scale(inside(x, from, channel, r), factor, plan->width * LANES_PER_VECTOR,
                       (float *)inside(y, to, channel, r));
-  if (in_lanes(to))
+  if (has_border(to, plan->height))
     layer->isa->border(
-        &(struct border_job){(char *)y + channel * to->pitch, to, plan->out_height, plan->out_width});
+        &(struct border_job){
+            .channel = (char *)y + channel * to->pitch, .form = to, .height = plan->height, .width = plan->width});
 }

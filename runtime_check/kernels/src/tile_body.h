@@ -63,6 +63,7 @@
 #define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + PLACE(i, residual_row));
 #define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
 #define STORE(i) *(part *)(output + PLACE(i, output_row)) = a##i;
+#define STORE_CLOSE(i) ((part *)buffer)[i] = a##i;
 
 enum { AHEAD = 2048, LINE = 64 }; /* bytes */
 
@@ -73,6 +74,14 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     __builtin_prefetch((const void *)ahead, 0, 0);
 }
 
+/* From memory that is close to where the tile's output goes. */
+static __attribute__((noinline)) void activate_tile(const struct tile_job *job, const struct activation *activation,
+                                                    const float *buffer, char *output) {
+  const int64_t columns = (int64_t)job->tile_columns * LANES_PER_VECTOR;
+  for (int row = 0; row < job->tile_rows; row++)
+    activate(activation, buffer + row * columns, columns, (float *)(output + row * job->output_row));
+}
+
 /* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
 #define TILE_FUNCTION(NAME, EACH, BODY)                                                \
   static void NAME(const struct tile_job *job) {                                       \
@@ -80,10 +89,10 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     const ptrdiff_t pitch = job->input_pitch;                                          \
     const struct tap *tap = job->taps;                                                 \
     const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
-    const ptrdiff_t residual_row = job->residual_row;                                  \
-    const int64_t columns = (int64_t)job->tile_columns * LANES_PER_VECTOR;             \
+    const ptrdiff_t output_row = job->output_row, residual_row = job->residual_row;    \
+    const struct activation *const activation = job->finish ? job->activation : NULL;  \
     float buffer[TILE_VECTORS * LANES_PER_VECTOR];                                     \
-    (void)pitch, (void)residual_row; /* tiles of one row */                            \
+    (void)pitch, (void)output_row, (void)residual_row; /* tiles of one row */          \
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
       const struct tap *const end = tap + job->rows[r].taps;                           \
@@ -96,24 +105,19 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
       }                                                                                \
       BODY(EACH)                                                                       \
       char *output = job->output + channel * job->output_pitch;                        \
-      ptrdiff_t output_row = job->output_row;                                          \
       if (job->finish) {                                                               \
         if (job->residual) {                                                           \
           const char *residual = job->residual + channel * job->residual_pitch;        \
           EACH(ADD_RESIDUAL)                                                           \
         }                                                                              \
         EACH(BOUND)                                                                    \
-        if (job->activation) { /* in memory that is close, not where the output goes */ \
-          output = (char *)buffer;                                                     \
-          output_row = columns * (ptrdiff_t)sizeof(float);                             \
-        }                                                                              \
       }                                                                                \
-      (void)output_row;                                                                                \
+      if (__builtin_expect(activation != NULL, 0)) {                                   \
+        EACH(STORE_CLOSE)                                                              \
+        activate_tile(job, activation, buffer, output);                                \
+        continue;                                                                      \
+      }                                                                                \
       EACH(STORE)                                                                      \
-      if (job->finish && job->activation)                                              \
-        for (int row = 0; row < job->tile_rows; row++)                                 \
-          activate(job->activation, buffer + row * columns, columns,                   \
-                   (float *)(job->output + channel * job->output_pitch + row * job->output_row)); \
     }                                                                                  \
   }
 

@@ -108,7 +108,11 @@ static inline __attribute__((always_inline)) void separate_some(const struct sep
     v8 value = m[l];
     if (job->residual[l]) value += load_some(job->residual[l] + x, count, job->residual_end);
     value = MINIMUM(high, MAXIMUM(low, value));
-    if (job->activation) activate_vector(job->activation, (const float *)&value, (float *)&value);
+    if (job->activation) { /* through memory of its own, so that others stay in registers */
+      v8 other = value;
+      activate_vector(job->activation, (const float *)&other, (float *)&other);
+      value = other;
+    }
     store_some(job->rows[l] + x, value, count);
   }
 }

@@ -1,7 +1,6 @@
 #include "window.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "pack.h"
 #include "squeeze.h"
@@ -45,12 +44,15 @@ static void window_plain(const struct layer *layer, const struct plan *plan, con
 
 /* One channel in lanes with what its windows reach around it, while it is close. */
 static void stage_channel(const struct layer *layer, const struct plan *plan, const char *channel, char *scratch) {
-  const struct form *from = &plan->layout.x, *to = &plan->layout.stage;
-  for (int64_t r = 0; r < to->group_rows; r++)
-    memcpy(scratch + (to->top + r) * to->row_bytes + to->left * VECTOR_BYTES,
-           channel + (from->top + r) * from->row_bytes + from->left * VECTOR_BYTES,
-           (size_t)(plan->width * VECTOR_BYTES));
-  layer->isa->border(&(struct border_job){scratch, to, plan->height, plan->width});
+  const struct form *x = &plan->layout.x;
+  layer->isa->border(&(struct border_job){
+      .channel = scratch,
+      .form = &plan->layout.stage,
+      .height = plan->height,
+      .width = plan->width,
+      .from = channel + x->top * x->row_bytes + x->left * VECTOR_BYTES,
+      .from_row = x->row_bytes,
+  });
 }
 
 void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
@@ -108,7 +110,9 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
     const struct tile tile = {.position = r, .rows = 1, .columns = (int32_t)plan->out_width};
     unpack_channel(layer, plan, &tile, image, k, row, NULL, y);
   }
-  if (in_lanes(&plan->layout.y))
-    layer->isa->border(&(struct border_job){(char *)y + channel * plan->layout.y.pitch, &plan->layout.y,
-                                            plan->out_height, plan->out_width});
+  if (has_border(&plan->layout.y, plan->out_height))
+    layer->isa->border(&(struct border_job){.channel = (char *)y + channel * plan->layout.y.pitch,
+                                            .form = &plan->layout.y,
+                                            .height = plan->out_height,
+                                            .width = plan->out_width});
 }

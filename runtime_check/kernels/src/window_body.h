@@ -51,20 +51,17 @@ static void window(const struct window_job *job) {
 
 typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
 
-/* Zeros in the lanes from `count` on. */
-static inline __attribute__((always_inline)) v8 first_lanes(v8 value, int64_t count) {
-  v8u mask;
-  for (int l = 0; l < LANES_PER_VECTOR; l++) mask[l] = l < count ? ~0u : 0u;
-  return (v8)((v8u)value & mask);
+/* All ones in the first `count` lanes, zeros in the others. */
+static inline __attribute__((always_inline)) v8u first_lanes(int64_t count) {
+  static const uint32_t ones[2 * LANES_PER_VECTOR] = {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
+  return *(const v8u *)(ones + LANES_PER_VECTOR - (count < 0 ? 0 : count));
 }
 
 /* One row of a border from a row inside: lane l from lane l + shift, of which `valid` are rows of the image. */
 static inline __attribute__((always_inline)) void neighbours(const v8 *from, v8 *to, int64_t columns, int shift,
                                                              int64_t valid) {
   const v8 zero = SPLAT(0.0f);
-  v8u mask = {0};
-  for (int l = 0; l < LANES_PER_VECTOR; l++)
-    if (l + shift < valid) mask[l] = ~0u;
+  const v8u mask = first_lanes(shift < 0 ? LANES_PER_VECTOR : valid - shift);
 #define NEIGHBOURS(shift, ...)          \
   case shift:                           \
     for (int64_t x = 0; x < columns; x++) \
@@ -89,10 +86,14 @@ static void border(const struct border_job *job) {
   char *const inside = job->channel + form->top * form->row_bytes;
   for (int64_t r = 0; r < rows; r++) {
     v8 *const row = (v8 *)(inside + r * form->row_bytes);
+    if (job->from) {
+      const v8 *const from = (const v8 *)(job->from + r * job->from_row);
+      for (int64_t x = 0; x < job->width; x++) row[form->left + x] = from[x];
+    }
     for (int64_t x = 0; x < form->left; x++) row[x] = zero;
     for (int64_t x = form->left + job->width; x < columns; x++) row[x] = zero;
     if (partial == 0 || r < partial) continue; /* rows below the image that rows inside it reach without another group */
-    for (int64_t x = 0; x < columns; x++) row[x] = first_lanes(row[x], lanes);
+    for (int64_t x = 0; x < columns; x++) row[x] = (v8)((v8u)row[x] & first_lanes(lanes));
   }
   for (int64_t r = 0; r < form->top; r++) {
     const int64_t above = form->top - r, groups = (above + rows - 1) / rows;

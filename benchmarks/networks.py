@@ -27,7 +27,7 @@ from runtime_check.pictures.svg import box, linear, picture, text, whisker
 from runtime_check.theme import STYLE
 
 ENGINES = ("onnxruntime", "kernels", "openvino", "deepsparse")
-NETWORKS = ("resnet50", "resnet18", "vgg16_cifar", "mobilenet_v2")
+NETWORKS = ("resnet50", "resnet18", "vgg16_cifar", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0")
 
 
 def write(network: str, sparsity: float, path: Path) -> None:

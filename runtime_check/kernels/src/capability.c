@@ -30,7 +30,7 @@ static OrtStatus *fuse(const struct provider *provider, const struct units *unit
 static void report(const struct provider *provider, struct reader *reader, const struct units *units) {
   for (size_t i = 0; i < units->count; i++) {
     const struct unit *unit = &units->all[i];
-    if (node_is(reader, unit->node, "MaxPool")) continue; /* no weights */
+    if (!match_has_weights(reader, unit->node)) continue;
     report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason,
                  node_name(reader, unit->node));
   }

@@ -8,7 +8,7 @@
 /* What surrounds a layer: grouped convolutions stay with onnxruntime, which keeps images in a layout of its own. */
 struct surroundings {
   bool grouped_before, grouped_after;
-  bool joined_after; /* the layer that reads the output is taken too, and knows our layout */
+  bool joined_before, joined_after; /* what makes the input, or reads the output, is taken too, and knows our layout */
   int64_t positions; /* output pixels of a batch of one, 0 where they are not known */
 };
 

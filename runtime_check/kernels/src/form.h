@@ -16,4 +16,10 @@ struct form {
 
 static inline bool in_lanes(const struct form *form) { return form->group_rows > 0; }
 
+/* Whether anything around the rows of an image has to be filled in: a border, or rows below the image in its lanes. */
+static inline bool has_border(const struct form *form, int64_t height) {
+  if (!in_lanes(form)) return false;
+  return form->top || form->bottom || form->left || form->right || height % form->group_rows;
+}
+
 #endif

@@ -2,7 +2,11 @@
 
 #include "isa.h"
 
-enum { LEAST_ROWS = 5, WASTE = 4 }; /* a quarter more rows than the image has, at most */
+enum {
+  LEAST_ROWS = 5,
+  WASTE = 4,          /* a quarter more rows than the image has, at most */
+  STAGE_BYTES = 12288 /* of a copy that stays in the first-level cache; larger channels have their borders in memory */
+};
 
 /* Nanoseconds on one core of a Zen 4: one non-zero at one position; one element copied into lanes or out of them; and
    one copied for a 1x1 layer whose pixels do not fill whole vectors. */
@@ -38,16 +42,35 @@ static struct form reach(const struct step *step, const struct value *values) {
   };
 }
 
-bool forms_direct(const struct step *step, const struct value *values) {
+/* Whether the step's windows find whole vectors in x's lanes, with rows of other groups around them. */
+static bool fits(const struct step *step, const struct value *values, const struct form *around) {
   const struct layer *layer = step->layer;
   const struct form *x = &values[step->x].form;
-  if (!in_lanes(x) || forms_group_rows(step, values) * layer->stride[0] != x->group_rows) return false;
-  if (layer->operation == CONVOLUTION && layer->stride[1] != 1) return false; /* its columns are sorted by remainders */
+  if (!in_lanes(x) || layer->operation == MEAN) return false;
+  if (forms_group_rows(step, values) * layer->stride[0] != x->group_rows) return false;
   /* The last lane that outputs come from has rows of the image: lanes without any are never written to. */
   const int64_t last = (height(&values[step->y]) - 1) / forms_group_rows(step, values);
   if (last * x->group_rows >= height(&values[step->x])) return false;
-  const struct form around = reach(step, values);
-  return around.top <= x->group_rows && around.bottom <= x->group_rows; /* rows of one neighbouring group, no more */
+  return around->top <= BORDER_GROUPS * x->group_rows && around->bottom <= BORDER_GROUPS * x->group_rows;
+}
+
+struct form forms_stage(const struct step *step, const struct value *values) {
+  const struct layer *layer = step->layer;
+  const struct form *x = &values[step->x].form;
+  struct form stage = reach(step, values);
+  const bool windows = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && layer->taps > 1;
+  if (!windows || !fits(step, values, &stage)) return (struct form){0};
+  stage.group_rows = x->group_rows;
+  stage.row_bytes = (stage.left + width(&values[step->x]) + stage.right) * VECTOR_BYTES;
+  stage.pitch = (stage.top + stage.group_rows + stage.bottom) * stage.row_bytes;
+  return stage.pitch > STAGE_BYTES ? (struct form){0} : stage;
+}
+
+bool forms_direct(const struct step *step, const struct value *values) {
+  const struct layer *layer = step->layer;
+  const struct form around = reach(step, values), stage = forms_stage(step, values);
+  if (layer->operation == CONVOLUTION && layer->stride[1] != 1) return false; /* its columns are sorted by remainders */
+  return !in_lanes(&stage) && fits(step, values, &around);
 }
 
 static void add_border(const struct step *step, struct value *values) {
@@ -74,6 +97,7 @@ static bool pays(const struct chain *chain, const struct value *values, const st
     const bool reads = same_size(&values[step->x], image), writes = same_size(&values[step->y], image);
     const int64_t channels = (reads ? layer->in_channels : 0) + (writes ? layer->out_channels : 0);
     const double elements = (double)channels * (double)pixels;
+    if (layer->operation >= MEAN) continue; /* reads and writes either way */
     if (layer->taps > 1 || layer->operation >= DEPTHWISE) {
       saved += COPY * elements;
     } else if (reads && writes) {

@@ -152,6 +152,11 @@ static const char *lay_out_lanes(struct plan *plan, const struct layer *layer) {
     plan->pitch = x->pitch ? x->pitch : (x->top + x->group_rows + x->bottom) * plan->row_bytes;
     return NULL;
   }
+  if (in_lanes(&plan->layout.stage)) {
+    plan->row_bytes = plan->layout.stage.row_bytes;
+    plan->pitch = plan->layout.stage.pitch;
+    return NULL;
+  }
   plan->subsampled = plan->method == LANES && layer->taps == 1 && layer->stride[0] * layer->stride[1] > 1 &&
                      layer->pad[0] == 0 && layer->pad[1] == 0 && layer->pad[2] == 0 && layer->pad[3] == 0;
   if (plan->subsampled) plan->row_step = 1;
@@ -187,10 +192,11 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
       plan->batch > BYTE_LIMIT / 4 / (plan->height * plan->width + 1) / layer->in_channels)
     return "tensor too large";
   choose_method(plan, layer);
-  if (plan->method == DOT) return NULL;
+  if (plan->method == DOT || layer->operation == MEAN) return NULL;
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
-  if ((in_lanes(&plan->layout.x) && !plan->layout.direct) || plan->subsampled) {
+  const bool read_in_lanes = plan->layout.direct || in_lanes(&plan->layout.stage);
+  if ((in_lanes(&plan->layout.x) && !read_in_lanes) || plan->subsampled) {
     const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
     plan->image_bytes = pixels * (int64_t)sizeof(float);
   }

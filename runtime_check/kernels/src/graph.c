@@ -136,14 +136,39 @@ struct constant value_constant(struct reader *reader, const OrtValueInfo *value)
   return constant;
 }
 
-const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value) {
+bool value_ints(struct reader *reader, const OrtValueInfo *value, int64_t *values, size_t *count) {
+  bool is_constant = false;
+  const OrtValue *tensor = NULL;
+  OrtTensorInfo *info = NULL;
+  int type = 0;
+  size_t rank = 0;
+  int64_t length = 0;
+  void *data = NULL;
+  if (!value || !READ(ValueInfo_IsConstantInitializer(value, &is_constant)) || !is_constant) return false;
+  if (!READ(ValueInfo_GetInitializerValue(value, &tensor)) || !tensor) return false;
+  if (!READ(GetTensorTypeAndShape(tensor, &info))) return false;
+  const bool fits = READ(GetTensorElementType(info, &type)) && type == ORT_INT64 &&
+                    READ(GetDimensionsCount(info, &rank)) && rank == 1 && READ(GetDimensions(info, &length, 1)) &&
+                    length >= 0 && (uint64_t)length <= *count;
+  reader->api->ReleaseTensorInfo(info);
+  if (!fits || !READ(GetTensorMutableData((OrtValue *)tensor, &data))) return false;
+  memcpy(values, data, (size_t)length * sizeof *values);
+  *count = (size_t)length;
+  return true;
+}
+
+size_t value_consumers(struct reader *reader, const OrtValueInfo *value, const OrtNode **nodes, size_t room) {
   bool returned = true;
   size_t count = 0;
-  const OrtNode *consumer = NULL;
-  int64_t index = 0;
-  if (!value || !READ(ValueInfo_IsGraphOutput(value, &returned)) || returned) return NULL;
-  if (!READ(ValueInfo_GetValueNumConsumers(value, &count)) || count != 1) return NULL;
-  return READ(ValueInfo_GetValueConsumers(value, &consumer, &index, 1)) ? consumer : NULL;
+  int64_t indices[CONSUMERS];
+  if (!value || !READ(ValueInfo_IsGraphOutput(value, &returned)) || returned) return 0;
+  if (!READ(ValueInfo_GetValueNumConsumers(value, &count)) || count > room || count > CONSUMERS) return count;
+  return READ(ValueInfo_GetValueConsumers(value, nodes, indices, count)) ? count : 0;
+}
+
+const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value) {
+  const OrtNode *consumer;
+  return value_consumers(reader, value, &consumer, 1) == 1 ? consumer : NULL;
 }
 
 const OrtNode *value_producer(struct reader *reader, const OrtValueInfo *value) {

@@ -4,7 +4,7 @@
 
 #include "ort_abi.h"
 
-enum { MAX_RANK = 8, MAX_INPUTS = 8 };
+enum { MAX_RANK = 8, MAX_INPUTS = 8, CONSUMERS = 8 };
 
 struct reader {
   const OrtApi *api;
@@ -44,6 +44,10 @@ bool attribute_is(struct reader *reader, const OrtNode *node, const char *name, 
 const char *value_name(struct reader *reader, const OrtValueInfo *value);
 struct shape value_shape(struct reader *reader, const OrtValueInfo *value);
 struct constant value_constant(struct reader *reader, const OrtValueInfo *value);
+/* A list of int64 that is constant; `*count` holds the room and the number found. False where it is none. */
+bool value_ints(struct reader *reader, const OrtValueInfo *value, int64_t *values, size_t *count);
+/* How many times nodes read the value, at most `room` of them written; 0 where the graph returns it. */
+size_t value_consumers(struct reader *reader, const OrtValueInfo *value, const OrtNode **nodes, size_t room);
 /* The one node that reads the value, or NULL where there are others or the graph returns it. */
 const OrtNode *value_consumer(struct reader *reader, const OrtValueInfo *value);
 

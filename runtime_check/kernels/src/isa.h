@@ -2,6 +2,7 @@
 #ifndef SPARSE_ISA_H
 #define SPARSE_ISA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,14 @@ struct row {
   int32_t taps;
 };
 
+/* What an output becomes after residual and bounds: a gate between 0 and 1, or itself times that gate. */
+enum gate { NO_GATE, HARD_SIGMOID, SIGMOID };
+struct activation {
+  enum gate gate;
+  bool times;          /* x times the gate: HardSwish, SiLU */
+  float slope, offset; /* HARD_SIGMOID: slope * x + offset between 0 and 1; SIGMOID: 1 / (1 + exp(-slope * x)) */
+};
+
 /* One register tile of output positions for a range of output channels and one block of input channels. */
 struct tile_job {
   const char *input;      /* first vector of the tile in the block */
@@ -36,7 +45,9 @@ struct tile_job {
   const char *residual;               /* added at the end where not NULL */
   ptrdiff_t residual_pitch, residual_row;
   float low, high;
-  int finish; /* last block: residual and bounds are applied */
+  const struct activation *activation; /* where not NULL */
+  int32_t tile_rows, tile_columns;
+  int finish; /* last block: residual, bounds and activation are applied */
 };
 
 typedef void (*tile_function)(const struct tile_job *);
@@ -50,7 +61,7 @@ struct interleave_job {
   char *output;
 };
 
-/* The reverse: `columns` vectors become pieces of eight rows (NULL: left out), residual and bounds applied. */
+/* The reverse: `columns` vectors become pieces of eight rows (NULL: left out), with residual, bounds and activation. */
 struct separate_job {
   const char *input;
   float *rows[LANES_PER_VECTOR];
@@ -58,6 +69,7 @@ struct separate_job {
   const float *residual_end; /* of the whole tensor */
   int64_t columns;
   float low, high;
+  const struct activation *activation; /* where not NULL */
 };
 
 /* One output row of one channel, from a window of vectors: weighted sums, or the largest where `weights` is NULL. */
@@ -71,11 +83,15 @@ struct window_job {
   char *output;
 };
 
+enum { BORDER_GROUPS = 3 }; /* whose rows may lie around a group, above and below */
+
 /* What lies around one channel in lanes, made from the rows inside: neighbouring groups' rows, zeros. */
 struct border_job {
   char *channel;
   const struct form *form;
   int64_t height, width;
+  const char *from; /* where not NULL: rows inside, from_row bytes apart, that are copied first */
+  ptrdiff_t from_row;
 };
 
 struct isa {
@@ -89,6 +105,9 @@ struct isa {
   void (*separate)(const struct separate_job *);
   void (*window)(const struct window_job *);
   void (*border)(const struct border_job *);
+  void (*activate)(const struct activation *, const float *values, int64_t count, float *activated); /* may be the same */
+  void (*scale)(const float *values, float factor, int64_t count, float *scaled); /* may be the same */
+  void (*add_up)(const float *values, int64_t count, float sums[LANES_PER_VECTOR]); /* element i to sum i modulo 8 */
 };
 
 /* The best instruction set that this processor and this build have; `limit` names a lesser one, or is NULL. */

@@ -11,6 +11,12 @@
 #define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
 
+#define BOUNDED(u) (u) /* by the instruction below itself */
+#define WHOLE(u) ((part)_mm256_roundscale_ps((__m256)(u), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+#define TIMES_POWER(x, whole) ((part)_mm256_scalef_ps((__m256)(x), (__m256)(whole)))
+
+#include "vector_body.h"
+#include "activation_body.h"
 #include "tile_body.h"
 #include "transpose_body.h"
 #include "window_body.h"
@@ -37,6 +43,7 @@ static const tile_function wides[] = {
 
 const struct isa isa_avx512 = {
     "avx512", TILE_VECTORS, singles, wides, pairs, narrow, interleave, separate, window, border,
+    activate, scale, add_up,
 };
 
 #if defined(__clang__)

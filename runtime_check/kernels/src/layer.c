@@ -1,5 +1,6 @@
 #include "layer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,8 +27,9 @@ const char *layer_objection(const struct layer_spec *spec) {
   if (taps * spec->in_channels * spec->out_channels > BYTE_LIMIT / 4) return "weight too large";
   if (spec->operation == LINEAR && taps != 1) return "kernel size out of range";
   if (spec->operation >= DEPTHWISE && spec->in_channels != spec->out_channels) return "channel count out of range";
-  if (spec->operation != MAXIMUM && !spec->weight) return "no weight";
+  if (spec->operation <= DEPTHWISE && !spec->weight) return "no weight";
   if (spec->low != spec->low || spec->high != spec->high || spec->low > spec->high) return "bounds are not a range";
+  if (!isfinite(spec->activation.slope) || !isfinite(spec->activation.offset)) return "activation out of range";
   return NULL;
 }
 
@@ -72,6 +74,7 @@ struct layer *layer_create(const struct layer_spec *spec, const struct isa *isa,
   memcpy(layer->pad, spec->pad, sizeof layer->pad);
   layer->low = spec->low;
   layer->high = spec->high;
+  layer->activation = spec->activation;
   layer->isa = isa;
   const int64_t inputs = layer->operation == DEPTHWISE ? 1 : layer->in_channels;
   const int64_t weights = layer->out_channels * inputs * layer->taps;
@@ -108,6 +111,11 @@ bool layer_output(const struct layer *layer, int64_t height, int64_t width, int6
   if (spare[0] < 0 || spare[1] < 0) return false;
   *out_height = spare[0] / layer->stride[0] + 1;
   *out_width = spare[1] / layer->stride[1] + 1;
+  if (layer->operation == MEAN) {
+    if (height * width == 0) return false;
+    *out_height = *out_width = 1;
+    return height <= POSITION_LIMIT / width;
+  }
   const int64_t padded = (height + layer->pad[0] + layer->pad[2]) * (width + layer->pad[1] + layer->pad[3]);
   return padded <= POSITION_LIMIT && *out_height * *out_width <= POSITION_LIMIT;
 }

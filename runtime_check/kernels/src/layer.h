@@ -20,8 +20,10 @@ enum {
 enum operation {
   CONVOLUTION, /* sparse weights */
   LINEAR,      /* sparse weights: y[m][k] = sum over c of x[m][c] w[k][c]; input channels last, kernel 1x1 */
-  DEPTHWISE,   /* a convolution of each channel with weights of its own */
-  MAXIMUM      /* the largest element of a window; no weights */
+  DEPTHWISE,   /* a convolution of each channel with weights of its own; it and those below never mix channels */
+  MAXIMUM,     /* the largest element of a window; no weights */
+  MEAN,        /* of each image of each channel */
+  SCALE        /* times one number for each image of each channel, in place of a residual */
 };
 
 /* A layer as a file describes it. Nothing in here is trusted before `layer_create` has looked at it. */
@@ -35,6 +37,7 @@ struct layer_spec {
   const float *bias;                         /* [out], or one value where `bias_stride` is 0, or NULL */
   int64_t bias_stride;
   float low, high; /* bounds of the output: 0 and infinity for ReLU, -infinity and infinity for none */
+  struct activation activation;
 };
 
 struct layer {
@@ -42,6 +45,7 @@ struct layer {
   int64_t out_channels, in_channels, taps; /* taps: elements of one kernel */
   int64_t kernel[2], stride[2], dilation[2], pad[4];
   float low, high;
+  struct activation activation;
   int64_t nonzeros;
   int64_t *start;  /* [out + 1]: where each output channel's non-zeros begin */
   int32_t *column; /* input channel * taps + kernel row * kernel width + kernel column */
@@ -59,6 +63,11 @@ void layer_release(struct layer *layer);
 
 /* Elements that are not zero (NaN is not), for `count` floats. */
 int64_t count_nonzeros(const float *values, int64_t count);
+
+/* The layer's activation, or NULL where it has none. */
+static inline const struct activation *layer_activation(const struct layer *layer) {
+  return layer->activation.gate == NO_GATE ? NULL : &layer->activation;
+}
 
 /* Output height and width; false where the image with its padding is smaller than the kernel, or too large. An image
    without pixels may have padding enough. */

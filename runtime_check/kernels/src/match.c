@@ -1,12 +1,17 @@
 #include "match.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "follow.h"
+
+bool match_has_weights(struct reader *reader, const OrtNode *node) {
+  return node_is(reader, node, "Conv") || node_is(reader, node, "Gemm") || node_is(reader, node, "MatMul");
+}
+
 bool match_starts(struct reader *reader, const OrtNode *node) {
-  return node_is(reader, node, "Conv") || node_is(reader, node, "Gemm") || node_is(reader, node, "MatMul") ||
-         node_is(reader, node, "MaxPool");
+  return match_has_weights(reader, node) || node_is(reader, node, "MaxPool") || node_is(reader, node, "GlobalAveragePool") ||
+         node_is(reader, node, "ReduceMean") || node_is(reader, node, "Mul");
 }
 
 /* A list attribute of exactly `count` entries, which stays as it is where it is left out. */
@@ -76,6 +81,51 @@ static const char *match_pool(struct reader *reader, const OrtNode *node, struct
   return NULL;
 }
 
+static void fill_squeeze(struct layer_spec *spec, enum operation operation, int64_t channels) {
+  spec->operation = operation;
+  spec->in_channels = spec->out_channels = channels;
+  for (int i = 0; i < 2; i++) spec->kernel[i] = spec->stride[i] = spec->dilation[i] = 1;
+}
+
+/* The mean over height and width, which stay as axes of one element. */
+static const char *match_mean(struct reader *reader, const OrtNode *node, struct match *match) {
+  const OrtValueInfo *inputs[MAX_INPUTS];
+  const size_t given = node_inputs(reader, node, inputs);
+  int64_t axes[2] = {2, 3}, keep = 1;
+  if (match->input.rank != 4 || match->input.sizes[1] < 1) return "input is not a four-dimensional float32 tensor";
+  if (node_is(reader, node, "ReduceMean")) {
+    size_t count = 2;
+    attribute_int(reader, node, "keepdims", &keep);
+    const bool known = given > 1 ? value_ints(reader, inputs[1], axes, &count)
+                                 : attribute_ints(reader, node, "axes", axes, &count);
+    if (!known || count != 2 || keep != 1) return "not the mean of images";
+    for (int i = 0; i < 2; i++) axes[i] += axes[i] < 0 ? 4 : 0;
+    if (axes[0] + axes[1] != 5 || axes[0] * axes[1] != 6) return "not the mean of images";
+  }
+  fill_squeeze(&match->spec, MEAN, match->input.sizes[1]);
+  return NULL;
+}
+
+/* Images times one number each, in either order. */
+static const char *match_scale(struct reader *reader, const OrtValueInfo *const *inputs, bool proven,
+                               struct match *match) {
+  const struct shape shapes[2] = {value_shape(reader, inputs[0]), value_shape(reader, inputs[1])};
+  for (int i = 0; i < 2; i++) {
+    const struct shape *x = &shapes[i], *factor = &shapes[1 - i];
+    if (x->rank != 4 || factor->rank != 4 || x->sizes[1] < 1 || factor->sizes[2] != 1 || factor->sizes[3] != 1) continue;
+    if (x->sizes[2] == 1 && x->sizes[3] == 1) continue;
+    struct shape pixel = *x;
+    pixel.sizes[2] = pixel.sizes[3] = 1;
+    if (proven && !shapes_equal(&pixel, factor)) continue;
+    match->x = inputs[i];
+    match->residual = inputs[1 - i];
+    match->input = *x;
+    fill_squeeze(&match->spec, SCALE, x->sizes[1]);
+    return NULL;
+  }
+  return "not images times one number each";
+}
+
 static const char *match_linear(struct reader *reader, const OrtNode *node, const OrtValueInfo *const *inputs,
                                 size_t count, struct match *match) {
   struct layer_spec *spec = &match->spec;
@@ -110,84 +160,31 @@ static const char *match_linear(struct reader *reader, const OrtNode *node, cons
   return match->input.rank >= 2 ? NULL : "input is not a float32 matrix";
 }
 
-/* The node that reads the match's output alone, where it is free to be joined. */
-static const OrtNode *follower(struct reader *reader, const struct taken *taken, const struct match *match) {
-  const OrtNode *next = value_consumer(reader, match->output);
-  for (size_t i = 0; next && i < taken->count; i++)
-    if (taken->nodes[i] == next) return NULL;
-  return next;
-}
-
-static void join(struct reader *reader, struct match *match, const OrtNode *node) {
-  match->nodes[match->count++] = node;
-  match->output = node_output(reader, node);
-}
-
-static bool join_add(struct reader *reader, const OrtNode *node, bool proven, struct match *match) {
-  const OrtValueInfo *inputs[MAX_INPUTS];
-  if (!node_is(reader, node, "Add") || node_inputs(reader, node, inputs) != 2 || !inputs[0] || !inputs[1]) return false;
-  const char *sum = value_name(reader, match->output);
-  const bool first = strcmp(value_name(reader, inputs[0]), sum) == 0;
-  const bool second = strcmp(value_name(reader, inputs[1]), sum) == 0;
-  if (first == second) return false;
-  const OrtValueInfo *other = inputs[first ? 1 : 0];
-  const struct shape shape = value_shape(reader, other);
-  if (value_constant(reader, other).values || (proven && !shapes_equal(&shape, &match->result))) return false;
-  match->residual = other;
-  join(reader, match, node);
-  return true;
-}
-
-/* A bound of Clip: absent, or a constant scalar. */
-static bool bound(struct reader *reader, const OrtValueInfo *value, float *limit) {
-  if (!value) return true;
-  const struct constant constant = value_constant(reader, value);
-  if (!constant.values || constant.count != 1) return false;
-  *limit = constant.values[0];
-  return true;
-}
-
-static void join_bounds(struct reader *reader, const OrtNode *node, struct match *match) {
-  float low = -INFINITY, high = INFINITY;
-  const OrtValueInfo *inputs[MAX_INPUTS];
-  const size_t count = node_inputs(reader, node, inputs);
-  if (node_is(reader, node, "Relu")) {
-    low = 0;
-  } else if (node_is(reader, node, "Clip")) {
-    low = -FLT_MAX; /* without bounds of its own, Clip keeps values finite */
-    high = FLT_MAX;
-    attribute_float(reader, node, "min", &low);
-    attribute_float(reader, node, "max", &high);
-    if (count > 1 && !bound(reader, inputs[1], &low)) return;
-    if (count > 2 && !bound(reader, inputs[2], &high)) return;
-    if (!(low <= high)) return;
-  } else {
-    return;
-  }
-  match->spec.low = low;
-  match->spec.high = high;
-  join(reader, match, node);
-}
-
 const char *match_layer(struct reader *reader, const OrtNode *node, const struct taken *taken, bool proven,
                         struct match *match) {
   const OrtValueInfo *inputs[MAX_INPUTS];
   const size_t count = node_inputs(reader, node, inputs);
   *match = (struct match){.nodes = {node}, .count = 1, .spec = {.low = -INFINITY, .high = INFINITY, .bias_stride = 1}};
   match->output = node_output(reader, node);
-  const bool pool = node_is(reader, node, "MaxPool");
-  if (count < (pool ? 1 : 2) || !inputs[0] || (!pool && !inputs[1]) || !match->output)
+  const bool alone = node_is(reader, node, "MaxPool") || node_is(reader, node, "GlobalAveragePool") ||
+                     node_is(reader, node, "ReduceMean");
+  if (count < (alone ? 1 : 2) || !inputs[0] || (!alone && !inputs[1]) || !match->output)
     return "inputs or outputs are missing";
   match->x = inputs[0];
   match->input = value_shape(reader, match->x);
   match->result = value_shape(reader, match->output);
-  const char *reason = pool                          ? match_pool(reader, node, match)
-                       : node_is(reader, node, "Conv") ? match_conv(reader, node, inputs, count, match)
-                                                       : match_linear(reader, node, inputs, count, match);
+  const char *reason;
+  if (node_is(reader, node, "Conv"))
+    reason = match_conv(reader, node, inputs, count, match);
+  else if (node_is(reader, node, "MaxPool"))
+    reason = match_pool(reader, node, match);
+  else if (alone)
+    reason = match_mean(reader, node, match);
+  else if (node_is(reader, node, "Mul"))
+    reason = match_scale(reader, inputs, proven, match);
+  else
+    reason = match_linear(reader, node, inputs, count, match);
   if (reason) return reason;
-  const OrtNode *next = follower(reader, taken, match);
-  const bool sums = match->spec.operation < DEPTHWISE;
-  if (next && sums && join_add(reader, next, proven, match)) next = follower(reader, taken, match);
-  if (next) join_bounds(reader, next, match);
+  follow(reader, taken, proven, match);
   return match->output ? NULL : "inputs or outputs are missing";
 }

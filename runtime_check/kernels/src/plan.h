@@ -30,6 +30,7 @@ struct layout {
   struct form x, residual, y;
   int64_t group_rows; /* output rows of one lane, where x or y is in lanes */
   bool direct;        /* x is read in lanes as it is; otherwise it is copied */
+  struct form stage;  /* WINDOW: each channel is copied to this form, in lanes as x, while it is close; or plain */
 };
 
 struct plan {

@@ -35,6 +35,12 @@ static void release(struct work *work) {
   free(work->boundary);
 }
 
+static bool is_taken(const struct taken *taken, const OrtNode *node) {
+  for (size_t i = 0; i < taken->count; i++)
+    if (taken->nodes[i] == node) return true;
+  return false;
+}
+
 static const char *match_all(struct reader *reader, const OrtGraph *graph, struct work *work) {
   if ((reader->error = reader->api->Graph_GetNumNodes(graph, &work->node_count))) return NULL;
   work->nodes = calloc(work->node_count + 1, sizeof *work->nodes);
@@ -44,7 +50,7 @@ static const char *match_all(struct reader *reader, const OrtGraph *graph, struc
   if (!work->nodes || !work->matches || !work->taken.nodes || !work->names.all) return "out of memory";
   if ((reader->error = reader->api->Graph_GetNodes(graph, work->nodes, work->node_count))) return NULL;
   for (size_t i = 0; i < work->node_count; i++) {
-    if (!match_starts(reader, work->nodes[i])) continue;
+    if (!match_starts(reader, work->nodes[i]) || is_taken(&work->taken, work->nodes[i])) continue;
     struct match *match = &work->matches[work->match_count++];
     const char *reason = match_layer(reader, work->nodes[i], &work->taken, false, match);
     if (reason) return reason;

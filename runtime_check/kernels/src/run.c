@@ -89,6 +89,9 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
   const struct plan *plan = pass->plan;
   struct tile_job last = {.low = layer->low, .high = layer->high, .finish = 1};
   const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
+  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_channel` does it */
+  last.tile_rows = tile->rows;
+  last.tile_columns = tile->columns;
   const int slot = direct && plan->blocks == 1 ? -1 : workspace_slot(pass->workspace);
   struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .low = layer->low, .high = layer->high};
   job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
@@ -153,10 +156,32 @@ static void dot_task(void *data, size_t i) {
     const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     pass->y[k] = finish_value(layer, sum, pass->residual ? pass->residual + k : NULL);
   }
+  float *const first = pass->y + (int64_t)i * DOT_CHANNELS;
+  if (layer_activation(layer)) layer->isa->activate(&layer->activation, first, pass->y + end - first, first);
 }
 
-static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t count) {
-  return pass->threads->each(pass->threads->context, task, (size_t)count, (void *)pass);
+/* Light tasks are handed out in groups of at least so many bytes read and written. */
+enum { GROUP_BYTES = 32768 };
+
+struct group {
+  const struct pass *pass;
+  void (*task)(void *, size_t);
+  int64_t count, groups;
+};
+
+static void group_task(void *data, size_t i) {
+  const struct group *group = data;
+  const int64_t end = group->count * ((int64_t)i + 1) / group->groups;
+  for (int64_t j = group->count * (int64_t)i / group->groups; j < end; j++)
+    group->task((void *)group->pass, (size_t)j);
+}
+
+/* All tasks, each of which reads and writes about so many bytes. */
+static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t count, int64_t bytes) {
+  struct group group = {pass, task, count, count};
+  const int64_t most = bytes < GROUP_BYTES ? count * bytes / GROUP_BYTES : count;
+  if (most < count) group.groups = most > 1 ? most : 1;
+  return pass->threads->each(pass->threads->context, group_task, (size_t)group.groups, &group);
 }
 
 static void border_task(void *data, size_t i) {
@@ -164,7 +189,8 @@ static void border_task(void *data, size_t i) {
   const struct plan *plan = pass->plan;
   watch(pass);
   char *const channel = (char *)pass->y + (int64_t)i * plan->layout.y.pitch;
-  pass->layer->isa->border(&(struct border_job){channel, &plan->layout.y, plan->out_height, plan->out_width});
+  pass->layer->isa->border(&(struct border_job){
+      .channel = channel, .form = &plan->layout.y, .height = plan->out_height, .width = plan->out_width});
 }
 
 static void window_task(void *data, size_t i) {
@@ -172,7 +198,7 @@ static void window_task(void *data, size_t i) {
   watch(pass);
   const struct layout *layout = &pass->plan->layout;
   const int slot = layout->direct && in_lanes(&layout->y) ? -1 : workspace_slot(pass->workspace);
-  window_channel(pass->layer, pass->plan, pass->x, (int64_t)i, slot_memory(pass, slot), pass->y);
+  window_channel(pass->layer, pass->plan, pass->x, pass->residual, (int64_t)i, slot_memory(pass, slot), pass->y);
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 
@@ -180,24 +206,28 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
                 char *packed, struct workspace *workspace, const struct threads *threads) {
   struct pass pass = {layer, plan, x, residual, y, packed, workspace, threads, pthread_self(), 0, 1};
   const int64_t channels = plan->batch * layer->out_channels;
-  if (plan->method == DOT) return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS);
-  if (plan->method == WINDOW) return each(&pass, window_task, channels);
+  if (plan->method == DOT)
+    return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS,
+                layer->nonzeros * DOT_CHANNELS / layer->out_channels * (int64_t)sizeof(struct tap));
+  const int64_t pixel = (int64_t)sizeof(float), in_bytes = plan->height * plan->width * pixel;
+  const int64_t out_bytes = plan->out_height * plan->out_width * pixel;
+  if (plan->method == WINDOW) return each(&pass, window_task, channels, in_bytes + out_bytes * layer->taps);
   if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
   void *error = NULL;
   if (residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {
-    if ((error = each(&pass, residual_task, channels))) return error;
+    if ((error = each(&pass, residual_task, channels, 2 * out_bytes))) return error;
     pass.residual = y;
   }
   if (plan->method == DIRECT || plan->layout.direct) {
-    error = each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks);
+    error = each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks, GROUP_BYTES);
   } else {
     for (pass.image = 0; pass.image < plan->images && !error; pass.image++) {
       const int64_t inputs = layer->operation == LINEAR
                                  ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
                                  : layer->in_channels;
-      error = each(&pass, pack_task, inputs);
-      if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks);
+      error = each(&pass, pack_task, inputs, in_bytes + plan->pitch);
+      if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks, GROUP_BYTES);
     }
   }
-  return error || !in_lanes(&plan->layout.y) ? error : each(&pass, border_task, channels);
+  return error || !has_border(&plan->layout.y, plan->out_height) ? error : each(&pass, border_task, channels, plan->layout.y.pitch);
 }

@@ -51,8 +51,10 @@ static const char *find_extents(const struct chain *chain, struct schedule *sche
     struct extent *const y = &schedule->values[step->y].extent;
     const char *reason = resolve(step->layer, &schedule->values[step->x].extent, images[i], y);
     if (reason) return reason;
-    if (step->residual >= 0 && !equal(&schedule->values[step->residual].extent, y))
-      return "the two sides of an Add differ in shape";
+    struct extent added = *y;
+    if (step->layer->operation == SCALE) added.sizes[2] = added.sizes[3] = 1;
+    if (step->residual >= 0 && !equal(&schedule->values[step->residual].extent, &added))
+      return "the two sides of an Add or Mul differ in shape";
     schedule->empty |= images[i][0] == 0;
   }
   return NULL;
@@ -84,6 +86,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
         .y = *y,
         .group_rows = forms_group_rows(step, values),
         .direct = forms_direct(step, values),
+        .stage = forms_stage(step, values),
     };
     const char *reason;
     const int64_t image[3] = {images[i][0] / schedule->passes, images[i][1], images[i][2]};
@@ -118,12 +121,14 @@ struct life {
   int first, last;
 };
 
-/* Whether a step's output can take the place of what it adds: read and written element by element. */
-static bool takes_over(const struct chain *chain, const struct schedule *schedule, const struct life *lives, int i) {
+/* The value whose place a step's output can take, or -1: what is added, or scaled, element by element. */
+static int takes_over(const struct chain *chain, const struct schedule *schedule, const struct life *lives, int i) {
   const struct step *step = &chain->steps[i];
-  if (step->residual < 0 || step->residual == step->x || lives[step->residual].last != i) return false;
-  const struct value *from = &schedule->values[step->residual], *to = &schedule->values[step->y];
-  return from->offset >= 0 && to->offset >= 0 && memcmp(&from->form, &to->form, sizeof from->form) == 0;
+  const int v = step->layer->operation == SCALE ? step->x : step->residual;
+  if (v < 0 || step->residual == step->x || lives[v].last != i) return -1;
+  const struct value *from = &schedule->values[v], *to = &schedule->values[step->y];
+  const bool alike = memcmp(&from->form, &to->form, sizeof from->form) == 0;
+  return from->offset >= 0 && to->offset >= 0 && alike ? v : -1;
 }
 
 /* The lowest place that is free as long as value `v` lives. */
@@ -160,8 +165,9 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
     const int v = chain->steps[i].y;
     struct value *const value = &schedule->values[v];
     if (value->offset < 0 || (reason = measure(value, schedule->passes))) continue;
-    if (takes_over(chain, schedule, lives, i)) {
-      value->offset = schedule->values[chain->steps[i].residual].offset;
+    const int from = takes_over(chain, schedule, lives, i);
+    if (from >= 0) {
+      value->offset = schedule->values[from].offset;
       continue;
     }
     value->offset = find_place(schedule->values, lives, v);

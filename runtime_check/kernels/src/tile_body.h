@@ -1,37 +1,4 @@
-/* The inner kernels, compiled once for each instruction set by the file that includes this one, which says how many
-   vectors fit into registers (TILE_VECTORS, 6 or 14), whether those hold four floats (HALVES), and, where it knows
-   better, MAXIMUM(bound, x) and MINIMUM(bound, x) of vectors, which keep a NaN in x. */
-
-#include <string.h>
-
-#include "isa.h"
-
-typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-
-#ifndef MAXIMUM
-/* By bits: the comparison's lanes are all ones or all zeros, and false for NaN. */
-#define CHOOSE(comparison, a, b) \
-  ((__typeof__(b))(((__typeof__(comparison))(a) & (comparison)) | ((__typeof__(comparison))(b) & ~(comparison))))
-#define MAXIMUM(bound, x) CHOOSE((x) < (bound), bound, x)
-#define MINIMUM(bound, x) CHOOSE((x) > (bound), bound, x)
-#endif
-
-#define LOAD(p) (*(const v8 *)(p))
-#define SPLAT(x) ((v8){x, x, x, x, x, x, x, x})
-
-/* Tiles are made of whole vectors, or of twice as many halves where registers hold four floats: the same memory. */
-#ifdef HALVES
-typedef v4 part;
-#define PART_SPLAT(x) ((v4){x, x, x, x})
-#define PARTS(n) (2 * (n))
-#else
-typedef v8 part;
-#define PART_SPLAT(x) SPLAT(x)
-#define PARTS(n) (n)
-#endif
-#define PART_LOAD(p) (*(const part *)(p))
-#define PART_BYTES ((ptrdiff_t)sizeof(part))
+/* The inner kernels, compiled once for each instruction set. */
 
 /* EACH_n(F) is F(0) F(1) .. F(n-1): named variables stay in registers where arrays need not. */
 #define EACH_1(F) F(0)
@@ -96,6 +63,7 @@ typedef v8 part;
 #define ADD_RESIDUAL(i) a##i += PART_LOAD(residual + PLACE(i, residual_row));
 #define BOUND(i) a##i = MINIMUM(high, MAXIMUM(low, a##i));
 #define STORE(i) *(part *)(output + PLACE(i, output_row)) = a##i;
+#define STORE_CLOSE(i) ((part *)buffer)[i] = a##i;
 
 enum { AHEAD = 2048, LINE = 64 }; /* bytes */
 
@@ -106,6 +74,14 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     __builtin_prefetch((const void *)ahead, 0, 0);
 }
 
+/* From memory that is close to where the tile's output goes. */
+static __attribute__((noinline)) void activate_tile(const struct tile_job *job, const struct activation *activation,
+                                                    const float *buffer, char *output) {
+  const int64_t columns = (int64_t)job->tile_columns * LANES_PER_VECTOR;
+  for (int row = 0; row < job->tile_rows; row++)
+    activate(activation, buffer + row * columns, columns, (float *)(output + row * job->output_row));
+}
+
 /* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
 #define TILE_FUNCTION(NAME, EACH, BODY)                                                \
   static void NAME(const struct tile_job *job) {                                       \
@@ -114,6 +90,8 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
     const struct tap *tap = job->taps;                                                 \
     const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
     const ptrdiff_t output_row = job->output_row, residual_row = job->residual_row;    \
+    const struct activation *const activation = job->finish ? job->activation : NULL;  \
+    float buffer[TILE_VECTORS * LANES_PER_VECTOR];                                     \
     (void)pitch, (void)output_row, (void)residual_row; /* tiles of one row */          \
     for (int64_t r = 0; r < job->row_count; r++) {                                     \
       const ptrdiff_t channel = job->rows[r].channel;                                  \
@@ -133,6 +111,11 @@ static inline __attribute__((always_inline)) void fetch(const struct tap *tap, c
           EACH(ADD_RESIDUAL)                                                           \
         }                                                                              \
         EACH(BOUND)                                                                    \
+      }                                                                                \
+      if (__builtin_expect(activation != NULL, 0)) {                                   \
+        EACH(STORE_CLOSE)                                                              \
+        activate_tile(job, activation, buffer, output);                                \
+        continue;                                                                      \
       }                                                                                \
       EACH(STORE)                                                                      \
     }                                                                                  \

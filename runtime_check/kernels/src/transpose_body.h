@@ -107,7 +107,13 @@ static inline __attribute__((always_inline)) void separate_some(const struct sep
     if (!job->rows[l]) continue;
     v8 value = m[l];
     if (job->residual[l]) value += load_some(job->residual[l] + x, count, job->residual_end);
-    store_some(job->rows[l] + x, MINIMUM(high, MAXIMUM(low, value)), count);
+    value = MINIMUM(high, MAXIMUM(low, value));
+    if (job->activation) { /* through memory of its own, so that others stay in registers */
+      v8 other = value;
+      activate_vector(job->activation, (const float *)&other, (float *)&other);
+      value = other;
+    }
+    store_some(job->rows[l] + x, value, count);
   }
 }
 

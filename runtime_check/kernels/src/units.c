@@ -37,18 +37,23 @@ static bool is_grouped(struct reader *reader, const OrtNode *node) {
   return node && node_is(reader, node, "Conv") && attribute_int(reader, node, "group", &group) && group > 1;
 }
 
+static int64_t positions(const struct match *match) {
+  const int64_t *const sizes = match->result.sizes;
+  int64_t count = 0;
+  if (match->result.rank != 4 || sizes[2] <= 0 || sizes[3] <= 0) return 0;
+  return __builtin_mul_overflow(sizes[2], sizes[3], &count) ? 0 : count;
+}
+
 static struct surroundings look_around(struct reader *reader, const struct map *map, const struct match *match) {
   const struct place *before = maker(map, reader, match->x);
   const struct place *after = find(map, value_consumer(reader, match->output));
-  const int64_t *const sizes = match->result.sizes;
-  struct surroundings around = {
+  return (struct surroundings){
       .grouped_before = before && !before->unit && is_grouped(reader, before->node),
       .grouped_after = after && !after->unit && is_grouped(reader, after->node),
+      .joined_before = before && before->unit,
       .joined_after = after && after->unit,
+      .positions = positions(match),
   };
-  if (match->result.rank == 4 && sizes[2] > 0 && sizes[3] > 0)
-    if (__builtin_mul_overflow(sizes[2], sizes[3], &around.positions)) around.positions = 0;
-  return around;
 }
 
 /* All units that can be run and are not too costly wherever they stand. */
@@ -58,7 +63,7 @@ static const char *collect(struct units *units, struct map *map, struct reader *
   if (!taken.nodes) return "out of memory";
   for (size_t i = 0; i < map->count && !reader->error; i++) {
     const OrtNode *node = map->order[i]->node;
-    if (!match_starts(reader, node)) continue;
+    if (map->order[i]->unit || !match_starts(reader, node)) continue;
     struct unit *unit = &units->all[units->count++];
     *unit = (struct unit){.node = node, .nonzeros = -1, .weights = -1};
     unit->reason = match_layer(reader, node, &taken, true, &unit->match);
@@ -68,8 +73,8 @@ static const char *collect(struct units *units, struct map *map, struct reader *
     unit->weights = spec->out_channels * spec->kernel[0] * spec->kernel[1];
     if (!is_auxiliary(unit)) unit->weights *= spec->in_channels;
     if (spec->weight) unit->nonzeros = count_nonzeros(spec->weight, unit->weights);
-    const struct surroundings none = {0};
-    if (object && !is_auxiliary(unit) && (unit->reason = object(spec, &none, unit->nonzeros, isa))) continue;
+    const struct surroundings best = {.positions = positions(&unit->match), .joined_before = true, .joined_after = true};
+    if (object && !is_auxiliary(unit) && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
     for (size_t j = 0; j < unit->match.count; j++) {
       taken.nodes[taken.count++] = unit->match.nodes[j];
       find(map, unit->match.nodes[j])->unit = unit;
@@ -84,11 +89,22 @@ static void drop(const struct map *map, struct unit *unit, const char *reason) {
   for (size_t j = 0; j < unit->match.count; j++) find(map, unit->match.nodes[j])->unit = NULL;
 }
 
-/* Whether a taken unit makes the auxiliary unit's input, and another reads its output. */
+static bool makes(const struct map *map, struct reader *reader, const OrtValueInfo *value) {
+  const struct place *place = maker(map, reader, value);
+  return place && place->unit;
+}
+
+/* Whether taken units make all that the auxiliary unit reads, and nothing else reads its output. */
 static bool lies_between(const struct map *map, struct reader *reader, const struct unit *unit) {
-  const struct place *before = maker(map, reader, unit->match.x);
-  const struct place *after = find(map, value_consumer(reader, unit->match.output));
-  return before && before->unit && after && after->unit;
+  const OrtNode *nodes[CONSUMERS];
+  const size_t count = value_consumers(reader, unit->match.output, nodes, CONSUMERS);
+  bool between = count > 0 && count <= CONSUMERS && makes(map, reader, unit->match.x);
+  if (between && unit->match.residual) between = makes(map, reader, unit->match.residual);
+  for (size_t i = 0; between && i < count; i++) {
+    const struct place *after = find(map, nodes[i]);
+    between = after && after->unit;
+  }
+  return between;
 }
 
 static void decide(struct units *units, const struct map *map, struct reader *reader, objection object,

@@ -9,6 +9,7 @@ static void unpack_lanes(const struct layer *layer, const struct plan *plan, con
       .columns = tile->columns,
       .low = layer->low,
       .high = layer->high,
+      .activation = layer_activation(layer),
   };
   for (int row = 0; row < tile->rows; row++) {
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
@@ -29,6 +30,7 @@ static void finish_run(const struct layer *layer, const float *values, const flo
     value = value < low ? low : value;
     y[i] = value > high ? high : value;
   }
+  if (layer_activation(layer)) layer->isa->activate(&layer->activation, y, count, y);
 }
 
 void unpack_channel(const struct layer *layer, const struct plan *plan, const struct tile *tile, int64_t image,

@@ -90,14 +90,22 @@ static void expect(const struct layer_spec *spec, const struct extent *in, const
         if (at < 0 || at >= height || place < 0 || place >= width) continue;
         const double pixel = x[((n * spec->in_channels + c) * height + at) * width + place];
         most = pixel > most ? pixel : most;
-        if (spec->operation == MAXIMUM) continue;
+        if (spec->operation >= MAXIMUM) continue;
         const int64_t inputs = each ? 1 : spec->in_channels, input = each ? 0 : c;
         sum += pixel * (double)(spec->transposed ? spec->weight[input * spec->out_channels + k]
                                                  : spec->weight[(k * inputs + input) * taps + tap]);
       }
     if (spec->operation == MAXIMUM) sum = most;
-    if (residual) sum += residual[i];
-    y[i] = (float)(sum < spec->low ? spec->low : sum > spec->high ? spec->high : sum);
+    if (spec->operation == MEAN) {
+      const float *image = x + i * height * width;
+      for (int64_t j = 0; j < height * width; j++) sum += image[j] / (double)(height * width);
+    }
+    if (residual) sum = spec->operation == SCALE ? x[i] * (double)residual[i / columns / rows] : sum + residual[i];
+    sum = sum < spec->low ? spec->low : sum > spec->high ? spec->high : sum;
+    const struct activation *activation = &spec->activation;
+    double gate = fmin(1, fmax(0, activation->slope * sum + activation->offset));
+    if (activation->gate == SIGMOID) gate = 1 / (1 + exp(-activation->slope * sum));
+    y[i] = (float)(activation->gate == NO_GATE ? sum : activation->times ? sum * gate : gate);
   }
 }
 
@@ -186,6 +194,11 @@ static int64_t channels_after(const struct recipe *recipe, int v, int64_t first)
   return v == 0 ? first : recipe->specs[v - 1].out_channels;
 }
 
+static void release_spec(struct layer_spec *spec) {
+  free((float *)spec->weight);
+  free((float *)spec->bias);
+}
+
 /* A layer that reads a value of `inputs` channels. */
 static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs) {
   struct layer_spec spec = {.out_channels = between(state, 1, 80), .in_channels = inputs, .low = -INFINITY,
@@ -208,6 +221,8 @@ static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs
   }
   if (next(state) % 2) spec.low = 0;
   if (next(state) % 3 == 0) spec.low = 0, spec.high = 1;
+  if (next(state) % 3 == 0 && spec.operation <= DEPTHWISE)
+    spec.activation = (struct activation){next(state) % 2 ? SIGMOID : HARD_SIGMOID, next(state) % 2, 0.7f, 0.4f};
   const double densities[] = {0, 0.02, 0.1, 0.3, 1};
   const int64_t taps = spec.kernel[0] * spec.kernel[1];
   const int64_t weights = spec.out_channels * taps * (spec.operation == DEPTHWISE ? 1 : inputs);
@@ -222,6 +237,13 @@ static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs
   return spec;
 }
 
+/* The mean of images, or images times one number each. */
+static struct layer_spec squeeze(enum operation operation, int64_t channels) {
+  return (struct layer_spec){.operation = operation, .out_channels = channels, .in_channels = channels,
+                             .kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .low = -INFINITY,
+                             .high = INFINITY};
+}
+
 static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct recipe *recipe) {
   const bool linear = next(state) % 6 == 0;
   const int64_t first = between(state, 1, 40);
@@ -232,9 +254,18 @@ static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct r
     const int x = next(state) % 4 ? i : (int)between(state, 0, i); /* usually what was made last */
     const char *reason;
     recipe->specs[i] = draw_layer(state, linear, channels_after(recipe, x, first));
+    const int64_t channels = channels_after(recipe, x, first);
+    int factors = -1; /* a mean of as many channels */
+    for (int v = 1; v <= i; v++)
+      if (recipe->specs[v - 1].operation == MEAN && channels_after(recipe, v, first) == channels) factors = v;
+    if (!linear && next(state) % 5 == 0) {
+      release_spec(&recipe->specs[i]);
+      recipe->specs[i] = squeeze(factors >= 0 ? SCALE : MEAN, channels);
+    }
     struct layer *layer = layer_create(&recipe->specs[i], isa, &reason);
     if (!layer) printf("not taken: %s\n", reason);
     steps[i] = (struct step){layer, x, -1, i + 1};
+    if (recipe->specs[i].operation == SCALE) steps[i].residual = factors;
     if (next(state) % 3 == 0 && recipe->specs[i].operation < DEPTHWISE) /* often not of equal size: then refused */
       for (int v = i; v >= 0 && steps[i].residual < 0; v--)
         if (channels_after(recipe, v, first) == recipe->specs[i].out_channels) steps[i].residual = v;
@@ -267,10 +298,7 @@ static int compare(uint64_t seed, const struct isa *isa, int threads, struct wor
            (long)spec->dilation[1], recipe.steps[i].x, recipe.steps[i].residual);
   }
   chain_release(chain);
-  for (int i = 0; i < recipe.count; i++) {
-    free((float *)recipe.specs[i].weight);
-    free((float *)recipe.specs[i].bias);
-  }
+  for (int i = 0; i < recipe.count; i++) release_spec(&recipe.specs[i]);
   return failed;
 }
 

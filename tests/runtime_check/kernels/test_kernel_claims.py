@@ -96,7 +96,13 @@ def executed(content: bytes) -> list[str]:
         ([helper.make_node("Relu", ["c"], ["s"]), helper.make_node("Add", ["s", "x"], ["y"])], ["Add"]),
         ([helper.make_node("Add", ["c", "c"], ["y"])], ["Add"]),
         ([helper.make_node("Add", ["c", "mean"], ["y"])], ["Add"]),
-        ([helper.make_node("Sigmoid", ["c"], ["y"])], ["Sigmoid"]),
+        ([helper.make_node("Softplus", ["c"], ["y"])], ["Softplus"]),
+        ([helper.make_node("Sigmoid", ["c"], ["y"])], []),
+        ([helper.make_node("HardSwish", ["c"], ["y"])], []),
+        ([helper.make_node("Sigmoid", ["c"], ["g"]), helper.make_node("Mul", ["g", "c"], ["y"])], []),
+        ([helper.make_node("HardSigmoid", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["y"])], []),
+        ([helper.make_node("Sigmoid", ["c"], ["g"]), helper.make_node("Mul", ["g", "x"], ["y"])], ["Mul"]),
+        ([helper.make_node("Relu", ["c"], ["r"]), helper.make_node("HardSwish", ["r"], ["y"])], ["HardSigmoid", "Mul"]),
     ],
 )
 def test_what_follows_is_joined_where_it_can_be(tail: list[Any], alone: list[str], tmp_path, monkeypatch) -> None:

@@ -27,6 +27,7 @@ WITHOUT_ONNXRUNTIME = [
     "plan",
     "run",
     "schedule",
+    "squeeze",
     "unpack",
     "weights",
     "window",

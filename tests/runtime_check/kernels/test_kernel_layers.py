@@ -96,8 +96,14 @@ def tail(rng: np.random.Generator, value: str, residual: str | None, constants: 
         nodes.append(
             helper.make_node("Clip", [value, *(["low", "high"] if rng.random() < 0.7 else ["", "high"])], ["y"])
         )
-    else:
+    elif rng.random() < 0.5:
         nodes.append(helper.make_node("Identity", [value], ["y"]))
+    else:
+        times = rng.random() < 0.5
+        gate = str(rng.choice(["Sigmoid", "HardSigmoid"]))
+        nodes.append(helper.make_node(gate, [value], ["g" if times else "y"]))
+        if times:
+            nodes.append(helper.make_node("Mul", [value, "g"] if rng.random() < 0.5 else ["g", value], ["y"]))
     return nodes
 
 

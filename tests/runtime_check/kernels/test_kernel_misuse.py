@@ -41,6 +41,25 @@ def test_an_empty_batch_has_an_empty_result() -> None:
     assert open_model(linear)(x=np.zeros((0, 3, 9), np.float32)).shape == (0, 3, 40)
 
 
+@pytest.mark.parametrize("empty", ["a", "b", "both"])
+def test_an_empty_batch_leaves_layers_side_by_side_alone(empty: str) -> None:
+    """Layers that have nothing in common are one node, and each has a batch of its own."""
+    nodes = [
+        helper.make_node("Conv", ["a", "w"], ["ya"], pads=[1] * 4),
+        helper.make_node("Conv", ["b", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "v"], ["yb"]),
+    ]
+    constants = {"w": WEIGHT, "v": sparse(RNG, 16, 16, 1, 1)}
+    content = network(nodes, constants, {"a": ["n", 8, 9, 9], "b": ["m", 8, 9, 9]}, ("ya", "yb"))
+    ours, dense = (open_model(content, with_kernels=flag).session for flag in (True, False))
+    shapes = {name: (0 if empty in (name, "both") else 2, 8, 9, 9) for name in ("a", "b")}
+    feed = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    for _ in range(2):
+        for actual, expected in zip(ours.run(None, feed), dense.run(None, feed), strict=True):
+            assert_close(actual, expected)
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

@@ -44,16 +44,25 @@ static int64_t positions(const struct match *match) {
   return __builtin_mul_overflow(sizes[2], sizes[3], &count) ? 0 : count;
 }
 
+/* What is known of a layer wherever it stands. */
+static struct surroundings sizes(const struct match *match) {
+  const struct shape *x = &match->input;
+  struct surroundings found = {.positions = positions(match), .rows = 1};
+  for (int i = 0; i < 2; i++) found.image[i] = x->rank == 4 && x->sizes[2 + i] > 0 ? x->sizes[2 + i] : 0;
+  for (int i = 0; i < x->rank - 1; i++)
+    if (x->sizes[i] > 0 && found.rows < POSITION_LIMIT / x->sizes[i]) found.rows *= x->sizes[i];
+  return found;
+}
+
 static struct surroundings look_around(struct reader *reader, const struct map *map, const struct match *match) {
   const struct place *before = maker(map, reader, match->x);
   const struct place *after = find(map, value_consumer(reader, match->output));
-  return (struct surroundings){
-      .grouped_before = before && !before->unit && is_grouped(reader, before->node),
-      .grouped_after = after && !after->unit && is_grouped(reader, after->node),
-      .joined_before = before && before->unit,
-      .joined_after = after && after->unit,
-      .positions = positions(match),
-  };
+  struct surroundings around = sizes(match);
+  around.grouped_before = before && !before->unit && is_grouped(reader, before->node);
+  around.grouped_after = after && !after->unit && is_grouped(reader, after->node);
+  around.joined_before = before && before->unit;
+  around.joined_after = after && after->unit;
+  return around;
 }
 
 /* All units that can be run and are not too costly wherever they stand. */
@@ -73,8 +82,9 @@ static const char *collect(struct units *units, struct map *map, struct reader *
     unit->weights = spec->out_channels * spec->kernel[0] * spec->kernel[1];
     if (!is_auxiliary(unit)) unit->weights *= spec->in_channels;
     if (spec->weight) unit->nonzeros = count_nonzeros(spec->weight, unit->weights);
-    const struct surroundings best = {.positions = positions(&unit->match), .joined_before = true, .joined_after = true};
-    if (object && !is_auxiliary(unit) && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
+    struct surroundings best = sizes(&unit->match);
+    best.joined_before = best.joined_after = true;
+    if (object && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
     for (size_t j = 0; j < unit->match.count; j++) {
       taken.nodes[taken.count++] = unit->match.nodes[j];
       find(map, unit->match.nodes[j])->unit = unit;
@@ -115,8 +125,8 @@ static void decide(struct units *units, const struct map *map, struct reader *re
       struct unit *unit = &units->all[i];
       const char *reason = NULL;
       if (unit->reason) continue;
-      if (is_auxiliary(unit)) {
-        if (!lies_between(map, reader, unit)) reason = "not between sparse layers";
+      if (is_auxiliary(unit) && !lies_between(map, reader, unit)) {
+        reason = "not between sparse layers";
       } else if (object) {
         const struct surroundings around = look_around(reader, map, &unit->match);
         reason = object(&unit->match.spec, &around, unit->nonzeros, isa);

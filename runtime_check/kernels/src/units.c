@@ -76,13 +76,15 @@ static const char *collect(struct units *units, struct map *map, struct reader *
     struct unit *unit = &units->all[units->count++];
     *unit = (struct unit){.node = node, .nonzeros = -1, .weights = -1};
     unit->reason = match_layer(reader, node, &taken, true, &unit->match);
+    const struct surroundings own = sizes(&unit->match);
     if (!unit->reason) unit->reason = layer_objection(&unit->match.spec);
+    if (!unit->reason) unit->reason = layer_image_objection(&unit->match.spec, own.image[0], own.image[1]);
     if (unit->reason) continue;
     const struct layer_spec *spec = &unit->match.spec;
     unit->weights = spec->out_channels * spec->kernel[0] * spec->kernel[1];
     if (!is_auxiliary(unit)) unit->weights *= spec->in_channels;
     if (spec->weight) unit->nonzeros = count_nonzeros(spec->weight, unit->weights);
-    struct surroundings best = sizes(&unit->match);
+    struct surroundings best = own;
     best.joined_before = best.joined_after = true;
     if (object && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
     for (size_t j = 0; j < unit->match.count; j++) {

@@ -93,6 +93,25 @@ def test_malformed_attributes_are_errors_or_not_claimed(attributes: Any) -> None
     assert not any(layer.claimed for layer in ours.layers)
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"pads": [16000] * 4, "dilations": [16000] * 2},
+        {"pads": [30000] * 4, "strides": [30000] * 2},
+        {"pads": [3000] * 4, "dilations": [3000] * 2},
+        {"pads": [0] * 4, "dilations": [5] * 2},
+    ],
+)
+def test_what_could_not_run_is_not_claimed(attributes: Any) -> None:
+    """Even where everything that can be run is to be claimed."""
+    try:
+        ours = open_model(one_conv([1, 8, 8, 8], **attributes))
+    except Exception:
+        return  # onnxruntime itself refuses the file
+    assert ours.layers[0].reason in ("padding or dilation too large", "image smaller than the kernel")
+    assert open_model(one_conv([1, 8, 8, 8], pads=[30] * 4, dilations=[30] * 2)).layers[0].claimed
+
+
 def test_a_zero_weight_hides_infinity_and_nan_and_others_pass_them_on() -> None:
     """Weights that are zero take no part: 0 times infinity counts as 0, as in the pruned network one had in mind."""
     weight = np.zeros((16, 8, 1, 1), np.float32)

@@ -121,10 +121,12 @@ static bool lies_between(const struct map *map, struct reader *reader, const str
 
 static void decide(struct units *units, const struct map *map, struct reader *reader, objection object,
                    const struct isa *isa) {
-  for (bool changed = true; changed && !reader->error;) {
+  /* There and back: one dropped unit may take a long row of others with it, before or after it. */
+  bool back = false;
+  for (bool changed = true; changed && !reader->error; back = !back) {
     changed = false;
     for (size_t i = 0; i < units->count; i++) {
-      struct unit *unit = &units->all[i];
+      struct unit *unit = &units->all[back ? units->count - 1 - i : i];
       const char *reason = NULL;
       if (unit->reason) continue;
       if (is_auxiliary(unit) && !lies_between(map, reader, unit)) {

@@ -98,6 +98,8 @@ def test_a_library_that_was_not_built_is_said_and_everything_still_runs(tmp_path
     session = load(write(tmp_path / "m.onnx"))
     assert session.get_providers() == ["CPUExecutionProvider"]
     session.run(None, {"x": np.zeros((1, 400), np.float32)})
+    text = bench_text(bench([tmp_path / "m.onnx"], seconds=0.05))
+    assert "no layer was offered to sparse kernels (not available: the sparse kernels were not built" in text
 
 
 def test_a_library_that_onnxruntime_refuses_is_said(tmp_path: Path, monkeypatch) -> None:

@@ -67,6 +67,7 @@ def test_an_empty_batch_leaves_layers_side_by_side_alone(empty: str) -> None:
         {"dilations": [1, 1 << 40]},
         {"pads": [1 << 40, 0, 0, 0]},
         {"pads": [0, 0, -1, 0]},
+        {"auto_pad": "VALID", "pads": [1, 1, 1, 1]},
         {"strides": [0, 1]},
         {"strides": [-1, 1]},
     ],

@@ -52,6 +52,7 @@ enum {
   TYPICAL = 32,         /* pixels of a side where the image's size is not known */
   WINDOW_REACH = 4,     /* pixels from one end of a 5x5 window to the other */
   LANES_ROWS = 5,       /* output rows from which on images are copied into lanes */
+  TINY_PIXELS = 11,     /* what up to four cost */
   FEW_PIXELS = 16       /* and fewer cost as much */
 };
 
@@ -133,6 +134,7 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
     return (double)nonzeros * POINT_NONZERO > MARGIN * (POINT_DENSE * weights + INTERRUPTION) ? "not sparse enough" : NULL;
   if (weights < LEAST_WEIGHTS) return "too small";
   if (spec->operation == LINEAR) return linear_objection(spec, (double)around->rows, (double)nonzeros, slower);
+  if ((double)nonzeros > (MARGIN * DENSE / NONZERO - OVERHEAD) * weights) return "not sparse enough"; /* any shape */
   const struct axis axes[2] = {measure(spec, around->image[0], 0), measure(spec, around->image[1], 1)};
   const double pixels = axes[0].out * axes[1].out;
   double filled, copied;
@@ -142,7 +144,7 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   if (around->grouped_before) extra += relayout(in * positions) * in * pixels;
   const double inside = axes[0].inside * axes[1].inside + REST, share = inside < 1 ? inside : 1;
   const double dense = DENSE * in * taps * whole(out, DENSE_GROUP) * (share * pixels + DENSE_PIXELS);
-  const double counted = greater(greater(pixels, pixels <= 4 ? LEAST_ROWS : FEW_PIXELS), FILL * filled);
+  const double counted = greater(greater(pixels, pixels <= 4 ? TINY_PIXELS : FEW_PIXELS), FILL * filled);
   double around_sums = OVERHEAD * NONZERO * weights * pixels;
   if (taps > 1 && !around->joined_after) around_sums = greater(around_sums, LANE * out * pixels);
   const double ours = NONZERO * slower * counted * (double)nonzeros + around_sums + extra;

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("runtime_check/kernels/src")
 
@@ -17,4 +18,22 @@ kernels = Extension(
     optional=True,  # a failed build is a warning, and onnxruntime then runs every layer itself
 )
 
-setup(ext_modules=[kernels] if sys.platform != "win32" else [])
+
+class BuildKernels(build_ext):
+    """Says on the terminal what pip keeps to itself: installers show no output of a build that succeeds."""
+
+    def build_extension(self, extension: Extension) -> None:
+        """Build it, and say so where that fails."""
+        try:
+            super().build_extension(extension)
+        except Exception as error:
+            text = "compress-then-export: sparse kernels were not built, all layers run at dense speed; "
+            text += f"install a C compiler and then this package again ({str(error)[:120]})\n"
+            try:
+                Path("/dev/tty").write_text(text)
+            except OSError:
+                sys.stderr.write(text)  # no terminal
+            raise
+
+
+setup(ext_modules=[kernels] if sys.platform != "win32" else [], cmdclass={"build_ext": BuildKernels})

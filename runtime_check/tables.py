@@ -68,7 +68,7 @@ def verify_text(document: dict[str, Any]) -> str:
         [
             table(["", "dense.onnx", "model.onnx", ""], rows),
             "",
-            f"model.onnx: {_kernels(document)}",
+            f"model.onnx: {_kernels(document, document['environment'])}",
             *gates,
             *_warnings(document["verdict"]["warnings"]),
             "",
@@ -96,7 +96,7 @@ def bench_text(document: dict[str, Any]) -> str:
             "",
             f"{_threads(document['threads'])} on {environment['cpu'] or 'an unnamed CPU'}, "
             f"onnxruntime {environment['onnxruntime']}",
-            *(f"{model['file']}: {_kernels(model)}" for model in document["models"]),
+            *(f"{model['file']}: {_kernels(model, environment)}" for model in document["models"]),
             *_warnings(document["warnings"]),
         ]
     )
@@ -121,11 +121,12 @@ def _percent(fraction: float | None) -> str:
     return "unknown" if fraction is None else percent_text(fraction)
 
 
-def _kernels(entry: dict[str, Any]) -> str:
-    """How many layers the sparse kernels run, and the commonest reasons why not the others."""
+def _kernels(entry: dict[str, Any], environment: dict[str, Any]) -> str:
+    """How many layers the sparse kernels run, and the commonest reasons why not the others, or why none."""
     found = entry["kernels"]["layers"]
     if not found:
-        return "no layer was offered to sparse kernels"
+        status = str(environment["sparse_kernels"])
+        return "no layer was offered to sparse kernels" + (f" ({status})" if status.startswith("not available") else "")
     others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common(3)
     why = "; ".join(f"{count} {reason}" for reason, count in others)
     return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"

@@ -8,7 +8,7 @@
     onnxruntime.register_execution_provider_library("sparse", kernels.get_library_path())
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == kernels.get_ep_name()]
     options = onnxruntime.SessionOptions()
-    options.add_provider_for_devices(devices, {})
+    options.add_provider_for_devices(devices[:1], {})  # one for each registration in this process
     session = onnxruntime.InferenceSession("model.onnx", options)
 """
 

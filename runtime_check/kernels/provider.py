@@ -31,12 +31,11 @@ class Status:
 
 
 def status() -> Status:
-    """Register the library with onnxruntime if that has not been tried yet, and say whether it worked."""
+    """Register the library with onnxruntime where it is not, and say whether sessions can use it."""
     with _LOCK:
         return _register()
 
 
-@cache
 def _register() -> Status:
     try:
         if not _devices():
@@ -54,6 +53,7 @@ def _register() -> Status:
 
 
 def _devices() -> list[Any]:
+    """The CPU once for each registration: others may have registered the library too, under names of their own."""
     return [device for device in ort.get_ep_devices() if device.ep_name == get_ep_name()]
 
 
@@ -77,4 +77,4 @@ def add_to(options: ort.SessionOptions, **settings: str) -> None:
         settings: claim="all" takes every layer that can be run, sparse or not; instructions="generic" forgoes
             the processor's vector instructions; report is the number that `report.read` asks for.
     """
-    options.add_provider_for_devices(_devices(), settings)
+    options.add_provider_for_devices(_devices()[:1], settings)

@@ -74,7 +74,7 @@ def read(report: int) -> tuple[Layer, ...]:
     buffer = ctypes.create_string_buffer(size + 1)
     function(report, buffer, size)
     # A graph may be looked at more than once while it is optimised; the last look is what runs.
-    found = {layer.name: layer for layer in map(_layer, buffer.raw[:size].decode(errors="replace").splitlines())}
+    found = {layer.name: layer for layer in map(_layer, buffer.raw[:size].decode(errors="replace").split("\n")[:-1])}
     return tuple(found.values())
 
 

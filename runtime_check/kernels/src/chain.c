@@ -114,9 +114,10 @@ void *chain_run(const struct chain *chain, const struct schedule *schedule, floa
                 const struct threads *threads) {
   void *error = NULL;
   char *const packed = workspace->memory + schedule->value_bytes;
-  for (int64_t pass = 0; pass < schedule->passes && !schedule->empty; pass++)
+  for (int64_t pass = 0; pass < schedule->passes; pass++)
     for (int i = 0; i < chain->step_count && !error; i++) {
       const struct step *step = &chain->steps[i];
+      if (!schedule->plans[i]) continue;
       float *const x = locate(schedule, step->x, pass, values, workspace);
       float *const residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace);
       float *const y = locate(schedule, step->y, pass, values, workspace);

@@ -43,9 +43,8 @@ struct value {
 /* How a chain runs on inputs of certain sizes. Immutable. */
 struct schedule {
   struct value *values;
-  struct plan **plans; /* [step_count] */
+  struct plan **plans; /* [step_count]; NULL where a step's batch is empty: steps side by side may have other batches */
   int64_t value_bytes, packed_bytes, sum_bytes;
-  bool empty;     /* a batch of nothing: no plans */
   int64_t passes; /* how often the steps are gone through: once, or for each image of a batch */
 
   int references; /* guarded by the chain's lock */

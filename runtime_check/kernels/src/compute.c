@@ -64,7 +64,7 @@ static OrtStatus *run(const struct compute *compute, OrtKernelContext *context, 
     error = api->KernelContext_GetOutput(context, compute->outputs[i], extent->sizes, (size_t)extent->rank, &output);
     if (!error) error = api->GetTensorMutableData(output, (void **)&values[chain->outputs[i]]);
   }
-  if (error || schedule->empty) return error; /* an empty batch has an empty result */
+  if (error) return error;
   struct workspace *workspace =
       workspace_take(&provider->pool, schedule->value_bytes + schedule->packed_bytes, schedule->sum_bytes);
   if (!workspace) return failure(api, ORT_FAIL, "out of memory");

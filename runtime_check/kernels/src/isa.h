@@ -64,6 +64,7 @@ struct interleave_job {
 /* The reverse: `columns` vectors become pieces of eight rows (NULL: left out), with residual, bounds and activation. */
 struct separate_job {
   const char *input;
+  ptrdiff_t step; /* bytes from one vector to the next */
   float *rows[LANES_PER_VECTOR];
   const float *residual[LANES_PER_VECTOR];
   const float *residual_end; /* of the whole tensor */
@@ -108,6 +109,7 @@ struct isa {
   void (*activate)(const struct activation *, const float *values, int64_t count, float *activated); /* may be the same */
   void (*scale)(const float *values, float factor, int64_t count, float *scaled); /* may be the same */
   void (*add_up)(const float *values, int64_t count, float sums[LANES_PER_VECTOR]); /* element i to sum i modulo 8 */
+  float (*dot)(const float *values, const int32_t *columns, int64_t count, const float *x); /* values[i] * x[columns[i]] */
 };
 
 /* The best instruction set that this processor and this build have; `limit` names a lesser one, or is NULL. */

@@ -20,6 +20,7 @@
 #include "tile_body.h"
 #include "transpose_body.h"
 #include "window_body.h"
+#include "dot_body.h"
 
 #undef MAXIMUM
 #undef MINIMUM
@@ -43,7 +44,7 @@ static const tile_function wides[] = {
 
 const struct isa isa_avx512 = {
     "avx512", TILE_VECTORS, singles, wides, pairs, narrow, interleave, separate, window, border,
-    activate, scale, add_up,
+    activate, scale, add_up, dot,
 };
 
 #if defined(__clang__)

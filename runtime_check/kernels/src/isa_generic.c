@@ -7,8 +7,9 @@
 #include "tile_body.h"
 #include "transpose_body.h"
 #include "window_body.h"
+#include "dot_body.h"
 
 const struct isa isa_generic = {
     "generic", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
-    activate, scale, add_up,
+    activate, scale, add_up, dot,
 };

@@ -33,6 +33,23 @@ const char *layer_objection(const struct layer_spec *spec) {
   return NULL;
 }
 
+const char *layer_image_objection(const struct layer_spec *spec, int64_t height, int64_t width) {
+  const int64_t size[2] = {height, width};
+  int64_t padded = 1, packed = VECTOR_BYTES; /* packed: bytes of one channel in lanes */
+  if (spec->operation == LINEAR) return NULL;
+  for (int i = 0; i < 2; i++) {
+    const int64_t reach = (spec->kernel[i] - 1) * spec->dilation[i];
+    const int64_t pixels = (size[i] < 1 ? 1 : size[i]) + spec->pad[i] + spec->pad[i + 2];
+    if (size[i] > POSITION_LIMIT) return "image too large";
+    if (size[i] > 0 && pixels <= reach) return "image smaller than the kernel";
+    padded *= pixels;
+    int64_t steps = pixels > reach ? (pixels - reach - 1) / spec->stride[i] : 0; /* from the first output on */
+    if (i == 0) steps /= LANES_PER_VECTOR;
+    packed *= steps * spec->stride[i] + reach + 1;
+  }
+  return padded > POSITION_LIMIT || packed > INT32_MAX / 4 ? "padding or dilation too large" : NULL;
+}
+
 static void fill(struct layer *layer, const struct layer_spec *spec) {
   const int64_t columns = layer->in_channels * layer->taps;
   int64_t next = 0;

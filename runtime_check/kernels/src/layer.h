@@ -57,6 +57,9 @@ struct layer {
 /* NULL, or why a layer is refused: sizes out of range, bounds that are none. */
 const char *layer_objection(const struct layer_spec *spec);
 
+/* NULL, or why a layer cannot run on images of this size; a size below 1 is not known and is not looked at. */
+const char *layer_image_objection(const struct layer_spec *spec, int64_t height, int64_t width);
+
 /* Returns NULL and points `reason` to a constant text when the layer cannot be taken. */
 struct layer *layer_create(const struct layer_spec *spec, const struct isa *isa, const char **reason);
 void layer_release(struct layer *layer);

@@ -53,7 +53,8 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
   if (!list(reader, node, "strides", spec->stride, 2)) return "strides are not two numbers";
   if (!list(reader, node, "dilations", spec->dilation, 2)) return "dilations are not two numbers";
   if (!list(reader, node, "pads", spec->pad, 4)) return "pads are not four numbers";
-  if (valid) memset(spec->pad, 0, sizeof spec->pad);
+  for (int i = 0; i < 4; i++)
+    if (valid && spec->pad[i]) return "both automatic padding and numbers";
   spec->weight = weight.values;
   if (count > 2 && inputs[2]) {
     const struct constant bias = value_constant(reader, inputs[2]);

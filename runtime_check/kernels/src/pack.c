@@ -24,7 +24,7 @@ static void separate_image(const struct source *source, int64_t n) {
   const struct form *form = &plan->layout.x;
   const char *const channel =
       (const char *)source->x + (n * source->layer->in_channels + source->channel) * form->pitch;
-  struct separate_job job = {.columns = plan->width, .low = -INFINITY, .high = INFINITY};
+  struct separate_job job = {.step = VECTOR_BYTES, .columns = plan->width, .low = -INFINITY, .high = INFINITY};
   for (int64_t r = 0; r < form->group_rows; r++) {
     for (int l = 0; l < LANES_PER_VECTOR; l++) {
       const int64_t y = l * form->group_rows + r;

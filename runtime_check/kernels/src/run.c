@@ -89,7 +89,7 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
   const struct plan *plan = pass->plan;
   struct tile_job last = {.low = layer->low, .high = layer->high, .finish = 1};
   const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
-  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_channel` does it */
+  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
   last.tile_rows = tile->rows;
   last.tile_columns = tile->columns;
   const int slot = direct && plan->blocks == 1 ? -1 : workspace_slot(pass->workspace);
@@ -118,9 +118,9 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
       function(now);
     }
   if (!direct)
-    for (int64_t k = layer->out_channels * from / plan->chunks; k < layer->out_channels * to / plan->chunks; k++)
-      unpack_channel(layer, plan, tile, image, k, job.output + k * job.output_pitch,
-                     last.residual ? NULL : pass->residual, pass->y);
+    unpack_tile(layer, plan, tile, image, layer->out_channels * from / plan->chunks,
+                layer->out_channels * to / plan->chunks, job.output, job.output_pitch,
+                last.residual ? NULL : pass->residual, pass->y);
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 
@@ -146,15 +146,9 @@ static void dot_task(void *data, size_t i) {
   int64_t end = ((int64_t)i + 1) * DOT_CHANNELS;
   if (end > layer->out_channels) end = layer->out_channels;
   for (int64_t k = (int64_t)i * DOT_CHANNELS; k < end; k++) {
-    const int32_t *const column = layer->column;
-    const float *const value = layer->value;
-    float sums[4] = {layer->bias[k], 0, 0, 0};
-    int64_t j = layer->start[k];
-    for (; j + 4 <= layer->start[k + 1]; j += 4)
-      for (int s = 0; s < 4; s++) sums[s] += value[j + s] * pass->x[column[j + s]];
-    for (; j < layer->start[k + 1]; j++) sums[0] += value[j] * pass->x[column[j]];
-    const float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    pass->y[k] = finish_value(layer, sum, pass->residual ? pass->residual + k : NULL);
+    const int64_t first = layer->start[k], count = layer->start[k + 1] - first;
+    const float sum = layer->isa->dot(layer->value + first, layer->column + first, count, pass->x);
+    pass->y[k] = finish_value(layer, layer->bias[k] + sum, pass->residual ? pass->residual + k : NULL);
   }
   float *const first = pass->y + (int64_t)i * DOT_CHANNELS;
   if (layer_activation(layer)) layer->isa->activate(&layer->activation, first, pass->y + end - first, first);

@@ -55,7 +55,6 @@ static const char *find_extents(const struct chain *chain, struct schedule *sche
     if (step->layer->operation == SCALE) added.sizes[2] = added.sizes[3] = 1;
     if (step->residual >= 0 && !equal(&schedule->values[step->residual].extent, &added))
       return "the two sides of an Add or Mul differ in shape";
-    schedule->empty |= images[i][0] == 0;
   }
   return NULL;
 }
@@ -77,6 +76,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
   struct value *const values = schedule->values;
   for (int i = chain->step_count; i-- > 0;) {
     const struct step *step = &chain->steps[i];
+    if (images[i][0] == 0) continue;
     struct form *const x = &values[step->x].form, *const y = &values[step->y].form;
     const struct form plain = {0};
     if (in_lanes(y) && !y->pitch) y->pitch = (y->top + y->group_rows + y->bottom) * y->row_bytes;
@@ -98,6 +98,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     if (plan->sum_bytes > schedule->sum_bytes) schedule->sum_bytes = plan->sum_bytes;
   }
   for (int i = 0; i < chain->step_count; i++) { /* pitches are known only now */
+    if (!schedule->plans[i]) continue;
     struct layout *const layout = &schedule->plans[i]->layout;
     layout->x.pitch = values[chain->steps[i].x].form.pitch;
     if (chain->steps[i].residual >= 0) layout->residual.pitch = values[chain->steps[i].residual].form.pitch;
@@ -190,7 +191,7 @@ struct schedule *schedule_create(const struct chain *chain, const struct extent 
   if (schedule && schedule->values && schedule->plans) {
     for (int v = 0; v < chain->input_count; v++) schedule->values[v].extent = inputs[v];
     *reason = find_extents(chain, schedule, images);
-    if (!*reason && !schedule->empty) {
+    if (!*reason) {
       forms_choose(chain, schedule->values);
       schedule->passes = count_passes(chain, schedule, images);
       *reason = make_plans(chain, schedule, images);

@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) void separate_some(const struct sep
                                                                 int64_t count, v8 low, v8 high) {
   v8 m[LANES_PER_VECTOR];
   for (int i = 0; i < LANES_PER_VECTOR; i++)
-    m[i] = i < count ? LOAD(job->input + (x + i) * VECTOR_BYTES) : SPLAT(0.0f);
+    m[i] = i < count ? LOAD(job->input + (x + i) * job->step) : SPLAT(0.0f);
   transpose(m);
   for (int l = 0; l < LANES_PER_VECTOR; l++) {
     if (!job->rows[l]) continue;

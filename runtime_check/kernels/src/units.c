@@ -44,16 +44,25 @@ static int64_t positions(const struct match *match) {
   return __builtin_mul_overflow(sizes[2], sizes[3], &count) ? 0 : count;
 }
 
+/* What is known of a layer wherever it stands. */
+static struct surroundings sizes(const struct match *match) {
+  const struct shape *x = &match->input;
+  struct surroundings found = {.positions = positions(match), .rows = 1};
+  for (int i = 0; i < 2; i++) found.image[i] = x->rank == 4 && x->sizes[2 + i] > 0 ? x->sizes[2 + i] : 0;
+  for (int i = 0; i < x->rank - 1; i++)
+    if (x->sizes[i] > 0 && found.rows < POSITION_LIMIT / x->sizes[i]) found.rows *= x->sizes[i];
+  return found;
+}
+
 static struct surroundings look_around(struct reader *reader, const struct map *map, const struct match *match) {
   const struct place *before = maker(map, reader, match->x);
   const struct place *after = find(map, value_consumer(reader, match->output));
-  return (struct surroundings){
-      .grouped_before = before && !before->unit && is_grouped(reader, before->node),
-      .grouped_after = after && !after->unit && is_grouped(reader, after->node),
-      .joined_before = before && before->unit,
-      .joined_after = after && after->unit,
-      .positions = positions(match),
-  };
+  struct surroundings around = sizes(match);
+  around.grouped_before = before && !before->unit && is_grouped(reader, before->node);
+  around.grouped_after = after && !after->unit && is_grouped(reader, after->node);
+  around.joined_before = before && before->unit;
+  around.joined_after = after && after->unit;
+  return around;
 }
 
 /* All units that can be run and are not too costly wherever they stand. */
@@ -67,14 +76,17 @@ static const char *collect(struct units *units, struct map *map, struct reader *
     struct unit *unit = &units->all[units->count++];
     *unit = (struct unit){.node = node, .nonzeros = -1, .weights = -1};
     unit->reason = match_layer(reader, node, &taken, true, &unit->match);
+    const struct surroundings own = sizes(&unit->match);
     if (!unit->reason) unit->reason = layer_objection(&unit->match.spec);
+    if (!unit->reason) unit->reason = layer_image_objection(&unit->match.spec, own.image[0], own.image[1]);
     if (unit->reason) continue;
     const struct layer_spec *spec = &unit->match.spec;
     unit->weights = spec->out_channels * spec->kernel[0] * spec->kernel[1];
     if (!is_auxiliary(unit)) unit->weights *= spec->in_channels;
     if (spec->weight) unit->nonzeros = count_nonzeros(spec->weight, unit->weights);
-    const struct surroundings best = {.positions = positions(&unit->match), .joined_before = true, .joined_after = true};
-    if (object && !is_auxiliary(unit) && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
+    struct surroundings best = own;
+    best.joined_before = best.joined_after = true;
+    if (object && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
     for (size_t j = 0; j < unit->match.count; j++) {
       taken.nodes[taken.count++] = unit->match.nodes[j];
       find(map, unit->match.nodes[j])->unit = unit;
@@ -109,14 +121,16 @@ static bool lies_between(const struct map *map, struct reader *reader, const str
 
 static void decide(struct units *units, const struct map *map, struct reader *reader, objection object,
                    const struct isa *isa) {
-  for (bool changed = true; changed && !reader->error;) {
+  /* There and back: one dropped unit may take a long row of others with it, before or after it. */
+  bool back = false;
+  for (bool changed = true; changed && !reader->error; back = !back) {
     changed = false;
     for (size_t i = 0; i < units->count; i++) {
-      struct unit *unit = &units->all[i];
+      struct unit *unit = &units->all[back ? units->count - 1 - i : i];
       const char *reason = NULL;
       if (unit->reason) continue;
-      if (is_auxiliary(unit)) {
-        if (!lies_between(map, reader, unit)) reason = "not between sparse layers";
+      if (is_auxiliary(unit) && !lies_between(map, reader, unit)) {
+        reason = "not between sparse layers";
       } else if (object) {
         const struct surroundings around = look_around(reader, map, &unit->match);
         reason = object(&unit->match.spec, &around, unit->nonzeros, isa);

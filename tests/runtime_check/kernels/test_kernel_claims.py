@@ -28,13 +28,14 @@ def reasons(content: bytes, **settings: str) -> list[str | None]:
 
 
 def test_sparse_layers_are_claimed_and_dense_ones_are_not() -> None:
-    dense = RNG.standard_normal(SPARSE.shape).astype(np.float32)
+    weight = sparse(RNG, 32, 16, 3, 3)
+    dense = RNG.standard_normal(weight.shape).astype(np.float32)
     nodes = [conv("a"), conv("b", "d"), helper.make_node("Add", ["a", "b"], ["y"])]
-    opened = open_model(network(nodes, {"w": SPARSE, "d": dense}, IMAGE), claim="sparse")
+    opened = open_model(network(nodes, {"w": weight, "d": dense}, {"x": ["n", 16, 24, 24]}), claim="sparse")
     found = {layer.name: layer for layer in opened.layers}
     assert {name: layer.reason for name, layer in found.items()} == {"a": None, "b": "not sparse enough"}
-    assert (found["a"].operator, found["a"].nonzeros, found["a"].weights) == ("Conv", np.count_nonzero(SPARSE), 1152)
-    assert found["a"].sparsity == pytest.approx(1 - np.count_nonzero(SPARSE) / 1152)
+    assert (found["a"].operator, found["a"].nonzeros, found["a"].weights) == ("Conv", np.count_nonzero(weight), 4608)
+    assert found["a"].sparsity == pytest.approx(1 - np.count_nonzero(weight) / 4608)
     assert found["a"].claimed
     assert found["b"].sparsity == 0
 
@@ -68,9 +69,9 @@ def test_other_ranks_types_and_changing_weights_are_refused() -> None:
     [({"transA": 1}, "transposed or scaled input"), ({"alpha": 0.5}, "transposed or scaled input"), ({}, None)],
 )
 def test_gemm_with_more_than_a_product_is_refused(gemm: Any, reason: str | None) -> None:
-    weight = sparse(RNG, 24, 80)
+    weight = sparse(RNG, 240, 800, density=0.05)
     node = helper.make_node("Gemm", ["x", "w"], ["y"], **gemm)
-    shape = [24, "n"] if gemm.get("transA") else ["n", 24]
+    shape = [240, "n"] if gemm.get("transA") else ["n", 240]
     assert reasons(network([node], {"w": weight}, {"x": shape})) == [reason]
 
 

@@ -20,8 +20,8 @@ from runtime_check.tables import bench_text
 
 
 def write(path: Path) -> Path:
-    weight = sparse(np.random.default_rng(2), 40, 60)
-    path.write_bytes(network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, {"x": ["n", 40]}))
+    weight = sparse(np.random.default_rng(2), 400, 600, density=0.05)
+    path.write_bytes(network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, {"x": ["n", 400]}))
     return path
 
 
@@ -60,6 +60,27 @@ def test_two_lines_of_ones_own_are_enough(tmp_path: Path) -> None:
     assert kernels.get_ep_name() in done.stdout
 
 
+@pytest.mark.parametrize("before", ["load('model.onnx')", ""])
+@pytest.mark.parametrize("after", ["", "onnxruntime.unregister_execution_provider_library('sparse')"])
+def test_ones_own_registration_and_load_do_not_disturb_each_other(tmp_path: Path, before: str, after: str) -> None:
+    write(tmp_path / "model.onnx")
+    lines = [line[4:] for line in (kernels.__doc__ or "").splitlines() if line.startswith("    ")]
+    last = "print(load('model.onnx').get_providers()[0], kernels.status().available)"
+    code = "\n".join(["from runtime_check import load", before, *lines, "del session, devices, options", after, last])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [kernels.get_ep_name(), "True"]
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\nb", "a\tb", "a\rb", ""])
+def test_any_name_of_a_node_can_be_reported(tmp_path: Path, name: str) -> None:
+    weight = sparse(np.random.default_rng(2), 400, 600, density=0.05)
+    content = network([helper.make_node("MatMul", ["x", "w"], ["y"], name=name)], {"w": weight}, {"x": ["n", 400]})
+    (tmp_path / "m.onnx").write_bytes(content)
+    (layer,) = kernels.layers(load(tmp_path / "m.onnx", threads=1))
+    assert layer.claimed
+
+
 def test_only_the_entry_points_are_visible() -> None:
     done = subprocess.run(["nm", "-D", "--defined-only", kernels.get_library_path()], capture_output=True, text=True)
     if done.returncode:
@@ -73,28 +94,22 @@ def test_a_library_that_was_not_built_is_said_and_everything_still_runs(tmp_path
     with pytest.raises(CheckError, match="install a C compiler"):
         kernels.get_library_path()
     monkeypatch.setattr(provider, "_devices", list)
-    provider._register.cache_clear()
-    try:
-        assert "were not built" in str(kernels.status())
-        session = load(write(tmp_path / "m.onnx"))
-        assert session.get_providers() == ["CPUExecutionProvider"]
-        session.run(None, {"x": np.zeros((1, 40), np.float32)})
-    finally:
-        provider._register.cache_clear()
+    assert "were not built" in str(kernels.status())
+    session = load(write(tmp_path / "m.onnx"))
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    session.run(None, {"x": np.zeros((1, 400), np.float32)})
+    text = bench_text(bench([tmp_path / "m.onnx"], seconds=0.05))
+    assert "no layer was offered to sparse kernels (not available: the sparse kernels were not built" in text
 
 
 def test_a_library_that_onnxruntime_refuses_is_said(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / f"sparse_kernels{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
     monkeypatch.setattr(library, "_FOLDER", tmp_path)
     monkeypatch.setattr(provider, "_devices", list)
-    provider._register.cache_clear()
-    try:
-        status = kernels.status()
-        assert not status.available
-        assert status.reason
-        assert "\n" not in status.reason
-    finally:
-        provider._register.cache_clear()
+    status = kernels.status()
+    assert not status.available
+    assert status.reason
+    assert "\n" not in status.reason
 
 
 @pytest.mark.parametrize("version", ["1.22.3", "1.999.0", "2.0.0", "", "nonsense"])

@@ -41,6 +41,25 @@ def test_an_empty_batch_has_an_empty_result() -> None:
     assert open_model(linear)(x=np.zeros((0, 3, 9), np.float32)).shape == (0, 3, 40)
 
 
+@pytest.mark.parametrize("empty", ["a", "b", "both"])
+def test_an_empty_batch_leaves_layers_side_by_side_alone(empty: str) -> None:
+    """Layers that have nothing in common are one node, and each has a batch of its own."""
+    nodes = [
+        helper.make_node("Conv", ["a", "w"], ["ya"], pads=[1] * 4),
+        helper.make_node("Conv", ["b", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "v"], ["yb"]),
+    ]
+    constants = {"w": WEIGHT, "v": sparse(RNG, 16, 16, 1, 1)}
+    content = network(nodes, constants, {"a": ["n", 8, 9, 9], "b": ["m", 8, 9, 9]}, ("ya", "yb"))
+    ours, dense = (open_model(content, with_kernels=flag).session for flag in (True, False))
+    shapes = {name: (0 if empty in (name, "both") else 2, 8, 9, 9) for name in ("a", "b")}
+    feed = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    for _ in range(2):
+        for actual, expected in zip(ours.run(None, feed), dense.run(None, feed), strict=True):
+            assert_close(actual, expected)
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -48,6 +67,7 @@ def test_an_empty_batch_has_an_empty_result() -> None:
         {"dilations": [1, 1 << 40]},
         {"pads": [1 << 40, 0, 0, 0]},
         {"pads": [0, 0, -1, 0]},
+        {"auto_pad": "VALID", "pads": [1, 1, 1, 1]},
         {"strides": [0, 1]},
         {"strides": [-1, 1]},
     ],
@@ -72,6 +92,25 @@ def test_malformed_attributes_are_errors_or_not_claimed(attributes: Any) -> None
     except Exception:
         return
     assert not any(layer.claimed for layer in ours.layers)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"pads": [16000] * 4, "dilations": [16000] * 2},
+        {"pads": [30000] * 4, "strides": [30000] * 2},
+        {"pads": [3000] * 4, "dilations": [3000] * 2},
+        {"pads": [0] * 4, "dilations": [5] * 2},
+    ],
+)
+def test_what_could_not_run_is_not_claimed(attributes: Any) -> None:
+    """Even where everything that can be run is to be claimed."""
+    try:
+        ours = open_model(one_conv([1, 8, 8, 8], **attributes))
+    except Exception:
+        return  # onnxruntime itself refuses the file
+    assert ours.layers[0].reason in ("padding or dilation too large", "image smaller than the kernel")
+    assert open_model(one_conv([1, 8, 8, 8], pads=[30] * 4, dilations=[30] * 2)).layers[0].claimed
 
 
 def test_a_zero_weight_hides_infinity_and_nan_and_others_pass_them_on() -> None:

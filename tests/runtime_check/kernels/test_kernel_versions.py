@@ -21,7 +21,7 @@ assert ort.__version__.startswith(minor + "."), ort.__version__
 ours, stock = load(path, threads=2), load(path, threads=2, kernels=False)
 assert [layer.claimed for layer in kernels.layers(ours)] == [True], kernels.status()
 for batch in (1, 3):
-    x = np.random.default_rng(batch).standard_normal((batch, 8, 20, 20)).astype(np.float32)
+    x = np.random.default_rng(batch).standard_normal((batch, 16, 24, 24)).astype(np.float32)
     np.testing.assert_allclose(ours.run(None, {"x": x})[0], stock.run(None, {"x": x})[0], rtol=0, atol=1e-5)
 """
 
@@ -43,10 +43,10 @@ def test_every_known_release(minor: str, tmp_path: Path) -> None:
     ]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip(f"no wheel of onnxruntime {minor} can be had here")
-    weight = sparse(np.random.default_rng(1), 16, 8, 3, 3)
+    weight = sparse(np.random.default_rng(1), 32, 16, 3, 3)
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])]
     path = tmp_path / "model.onnx"
-    path.write_bytes(network(nodes, {"w": weight}, {"x": ["n", 8, 20, 20]}))
+    path.write_bytes(network(nodes, {"w": weight}, {"x": ["n", 16, 24, 24]}))
     code = f"import sys; sys.path.insert(0, {str(target)!r})\n{SCRIPT}"
     done = subprocess.run([sys.executable, "-c", code, path, minor], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -54,14 +54,15 @@ def test_every_known_release(minor: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_sessions_leave_nothing_behind(tmp_path: Path) -> None:
-    weight = sparse(np.random.default_rng(1), 16, 8, 3, 3)
+    weight = sparse(np.random.default_rng(1), 32, 16, 3, 3)
     path = tmp_path / "model.onnx"
-    path.write_bytes(network([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": weight}, {"x": ["n", 8, 9, 9]}))
+    path.write_bytes(network([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": weight}, {"x": ["n", 16, 24, 24]}))
     code = """
 import resource, sys
 import numpy as np
-from runtime_check import load
-x = np.zeros((1, 8, 9, 9), np.float32)
+from runtime_check import kernels, load
+x = np.zeros((1, 16, 24, 24), np.float32)
+assert all(layer.claimed for layer in kernels.layers(load(sys.argv[1], threads=1)))
 for i in range(10000):
     load(sys.argv[1], threads=1).run(None, {"x": x})
     if i == 1000:

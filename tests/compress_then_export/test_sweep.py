@@ -246,11 +246,11 @@ def test_a_sparsity_that_one_member_cannot_reach_stops_the_sweep_before_training
     stage = {"method": "one_shot", "structure": "2:4", "sparsity": 0.5}
     result = invoke(tmp_path, "0.5,0.8", "--out", tmp_path / "out", compress=[stage])
     assert result.exit_code == 2
-    assert "compress.0.sparsity: 0.8 cannot be reached" in result.stderr
+    assert "--sparsity: 0.8 cannot be reached" in result.stderr
     stage = {"method": "one_shot", "structure": "filters", "minimum_units": 2}
     result = invoke(tmp_path, "0.1,0.99", "--out", tmp_path / "out", compress=[stage])
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("error: compress.0.")
+    assert result.stderr.splitlines()[-1].startswith("error: --sparsity: 0.99 keeps none of")
     assert not (tmp_path / "out.partial").exists()
 
 

@@ -105,6 +105,17 @@ static void fill(const struct layer_spec *spec, const struct surroundings *aroun
   if (around->joined_before && !strided && !wide) *copied = 0; /* comes in lanes */
 }
 
+/* Windows that overlap, without gaps, on images of several rows and columns: there the share of non-zeros decides alone.
+   Small ones pay too, although by the figures above their copies should not. */
+static bool usual(const struct layer_spec *spec, const struct axis axes[2]) {
+  for (int i = 0; i < 2; i++) {
+    const int64_t kernel = spec->kernel[i];
+    const bool apart = kernel > 1 && spec->stride[i] >= kernel;
+    if (spec->dilation[i] > 1 || spec->pad[i] >= (kernel > 1 ? kernel : 1) || apart || axes[i].out < 2) return false;
+  }
+  return true;
+}
+
 static const char *linear_objection(const struct layer_spec *spec, double rows, double nonzeros, double slower) {
   const double in = (double)spec->in_channels, out = (double)spec->out_channels;
   double dense = ROW_DENSE * in * out, ours = nonzeros * ROW_NONZERO + out * OUTPUT;
@@ -142,6 +153,10 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   double extra = out * positions > LARGE && !around->joined_after ? WRITE_LARGE * out * positions : 0;
   if (around->grouped_after) extra += relayout(out * positions) * out * pixels;
   if (around->grouped_before) extra += relayout(in * positions) * in * pixels;
+  if (usual(spec, axes)) {
+    const double most = MARGIN * DENSE / NONZERO - OVERHEAD - extra / (NONZERO * weights * pixels);
+    return (double)nonzeros * slower > most * weights ? "not sparse enough" : NULL;
+  }
   const double inside = axes[0].inside * axes[1].inside + REST, share = inside < 1 ? inside : 1;
   const double dense = DENSE * in * taps * whole(out, DENSE_GROUP) * (share * pixels + DENSE_PIXELS);
   const double counted = greater(greater(pixels, pixels <= 4 ? TINY_PIXELS : FEW_PIXELS), FILL * filled);

@@ -37,8 +37,8 @@ def test_from_some_sparsity_on_a_layer_is_claimed(kernel: int) -> None:
 
 
 def test_beside_depthwise_layers_it_takes_more_zeros() -> None:
-    assert claimed(32, 64, 1, 0.35)
-    assert not claimed(32, 64, 1, 0.35, depthwise=True)
+    assert claimed(32, 64, 1, 0.4)
+    assert not claimed(32, 64, 1, 0.4, depthwise=True)
     assert claimed(32, 64, 1, 0.1, depthwise=True)
 
 
@@ -117,3 +117,8 @@ def test_depthwise_layers_join_where_their_windows_are_small(kernel: int, dilati
     opened = open_model(network(nodes, constants, {"x": ["n", 64, 33, 33]}), claim="sparse")
     (layer,) = [layer for layer in opened.layers if layer.weights != 64 * 64]
     assert layer.reason == (None if pays else "its window reaches too far to pay")
+
+
+def test_small_layers_with_windows_as_usual_are_claimed_by_their_zeros_alone() -> None:
+    assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.3) is None
+    assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.6) == "not sparse enough"

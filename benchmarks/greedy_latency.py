@@ -61,6 +61,7 @@ def main(
             "method": "greedy_imitation",
             target: value,
             "imitation": "local",
+            "refit": False,  # weights do not change latency
             "calibration_batches": 1,
             "round_to": int(round_to) if round_to.isdigit() else round_to,
             "streams": streams,

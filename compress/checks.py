@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 
 def require(condition: bool, argument: str, value: object, expected: str) -> None:
@@ -29,6 +30,18 @@ def patterns(argument: str, value: object) -> tuple[str, ...]:
     if not all(isinstance(pattern, str) for pattern in found):
         raise ValueError(f"{argument}: {value!r} is not a list of patterns; write ['layer4.*']")
     return found
+
+
+def matches(layer: str, pattern: str) -> bool:
+    """Whether a shell pattern names a layer, by its own name or that of its weight."""
+    return fnmatchcase(layer, pattern) or fnmatchcase(f"{layer}.weight" if layer else "weight", pattern)
+
+
+def unmatched(pattern: str, layers: Sequence[str]) -> ValueError:
+    """The error for a pattern of ``exclude`` that names none of these layers."""
+    return ValueError(
+        f"exclude: {pattern!r} matches no convolution or linear layer; the model has {', '.join(layers[:8]) or 'none'}"
+    )
 
 
 def known_steps(argument: str, value: int | None, meaning: str) -> int:

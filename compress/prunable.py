@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+
+from compress.checks import matches, unmatched
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -70,7 +71,7 @@ def prunable_weights(
     chosen, left_out = [], {}
     for position, (name, module) in enumerate(layers):
         weight_name = f"{name}.weight" if name else "weight"
-        patterns = [p for p in exclude if fnmatchcase(weight_name, p) or fnmatchcase(name, p)]
+        patterns = [p for p in exclude if matches(name, p)]
         unused -= set(patterns)
         reason = _reason_to_skip(module, owners)
         if patterns:
@@ -95,10 +96,7 @@ def prunable_weights(
             PrunableWeight(name=weight_name, module=module, filter_axis=axis, normalised=id(module) in normalised)
         )
     if unused:
-        raise ValueError(
-            f"exclude: {sorted(unused)[0]!r} matches no convolution or linear layer; the model has "
-            f"{', '.join(name for name, _ in layers[:8]) or 'none'}"
-        )
+        raise unmatched(min(unused), [name for name, _ in layers])
     if not chosen:
         raise ValueError(
             "model: no weight is left to prune; relax exclude, skip_first or skip_last_linear "

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from compress.checks import matches, unmatched
 from compress.greedy.calls import Calls, observe
 from compress.shrink.channels import Channels, trace_channels
 from compress.shrink.layers import is_fixed_map, is_layer, layer_size
@@ -73,11 +73,8 @@ def find_groups(model: nn.Module, example: Tensor, *, streams: bool = False, exc
     """
     layers = [name for name, module in model.named_modules() if is_layer(module)]
     for pattern in exclude:
-        if not any(_matches(name, pattern) for name in layers):
-            raise ValueError(
-                f"exclude: {pattern!r} matches no convolution or linear layer; the model has "
-                f"{', '.join(layers[:8]) or 'none'}"
-            )
+        if not any(matches(name, pattern) for name in layers):
+            raise unmatched(pattern, layers)
     calls = observe(model, example[:1])
     try:
         with torch.enable_grad():  # the graph is read off autograd's
@@ -184,7 +181,7 @@ class _Search:
         if len(units) < 2:
             return "it has one channel, or one convolution group"
         for producer in producers:
-            if any(_matches(producer, pattern) for pattern in self.exclude):
+            if any(matches(producer, pattern) for pattern in self.exclude):
                 return "excluded"
         if stream and not self.streams:
             return "several layers add to these channels; streams=True thins them too"
@@ -206,11 +203,6 @@ class _Search:
         if len({len(picked) for picked in columns}) > 1:
             return None
         return np.stack(columns)
-
-
-def _matches(layer: str, pattern: str) -> bool:
-    """By its name or that of its weight, as everywhere."""
-    return fnmatchcase(layer, pattern) or fnmatchcase(f"{layer}.weight", pattern)
 
 
 def _passes(module: nn.Module) -> bool:

@@ -110,8 +110,8 @@ static void fill(const struct layer_spec *spec, const struct surroundings *aroun
 static bool usual(const struct layer_spec *spec, const struct axis axes[2]) {
   for (int i = 0; i < 2; i++) {
     const int64_t kernel = spec->kernel[i];
-    const bool apart = kernel > 1 && spec->stride[i] >= kernel;
-    if (spec->dilation[i] > 1 || spec->pad[i] >= (kernel > 1 ? kernel : 1) || apart || axes[i].out < 2) return false;
+    const bool apart = kernel > 1 && spec->stride[i] >= kernel, wide = spec->pad[i] >= kernel || spec->pad[i + 2] >= kernel;
+    if (spec->dilation[i] > 1 || apart || wide || axes[i].out < 2) return false;
   }
   return true;
 }

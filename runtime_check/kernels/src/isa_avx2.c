@@ -11,17 +11,9 @@
 #define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
 
-#include "vector_body.h"
-#include "activation_body.h"
-#include "tile_body.h"
-#include "transpose_body.h"
-#include "window_body.h"
-#include "dot_body.h"
+#include "bodies.h"
 
-const struct isa isa_avx2 = {
-    "avx2", TILE_VECTORS, singles, singles, pairs, narrow, interleave, separate, window, border,
-    activate, scale, add_up, dot,
-};
+const struct isa isa_avx2 = {"avx2", TILE_VECTORS, singles, singles, KERNELS};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -15,12 +15,7 @@
 #define WHOLE(u) ((part)_mm256_roundscale_ps((__m256)(u), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TIMES_POWER(x, whole) ((part)_mm256_scalef_ps((__m256)(x), (__m256)(whole)))
 
-#include "vector_body.h"
-#include "activation_body.h"
-#include "tile_body.h"
-#include "transpose_body.h"
-#include "window_body.h"
-#include "dot_body.h"
+#include "bodies.h"
 
 #undef MAXIMUM
 #undef MINIMUM
@@ -42,10 +37,7 @@ static const tile_function wides[] = {
     wide_8,   single_9, wide_10,  single_11, wide_12,  single_13, wide_14,
 };
 
-const struct isa isa_avx512 = {
-    "avx512", TILE_VECTORS, singles, wides, pairs, narrow, interleave, separate, window, border,
-    activate, scale, add_up, dot,
-};
+const struct isa isa_avx512 = {"avx512", TILE_VECTORS, singles, wides, KERNELS};
 
 #if defined(__clang__)
 #pragma clang attribute pop

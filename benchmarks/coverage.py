@@ -14,8 +14,8 @@ Three parts for each architecture, with random weights:
 BatchNorm statistics are measured anew, then every file is run by stock onnxruntime and compared with the torch network
 that it was exported from. Where they are more than 1e-3 apart, both are compared with that network in float64: the file
 fails when it is more than twice as far from it as torch's own float32. MACs are counted by torch (convolutions and
-matrix products with weights) on the networks themselves. Every part is a process of its own with limits of processor time and memory; what is in the results file
-already is not run again.
+matrix products with weights) on the networks themselves. Every part is a process of its own with limits of processor
+time and memory; what is in the results file already is not run again.
 """
 
 from __future__ import annotations

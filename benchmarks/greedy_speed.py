@@ -9,8 +9,9 @@ Weights and images are random: neither changes the work.
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from itertools import islice
+from collections.abc import Callable
 
 import click
 import numpy as np
@@ -25,6 +26,7 @@ from compress.methods import GreedyImitation
 from compress_then_export.models import build
 
 Pairs = list[tuple[Tensor, Tensor]]
+LEAST_SECONDS = 4.0  # of short steps there are more rounds
 
 
 def network(name: str) -> nn.Module:
@@ -60,33 +62,41 @@ def global_step(name: str, data: Pairs, place: int, steps: int) -> None:
     layerwise.advance(group)
     search = GlobalImitation(layerwise.replay, group, layerwise.full, squared_error, exact_size=0, seed=0)
     states = search.steps(0)
-    next(states)
-    seconds, worked = time.perf_counter(), time.process_time()
-    for _ in islice(states, steps):
-        pass
-    seconds, step = (time.perf_counter() - seconds) / steps, (time.process_time() - worked) / steps
-    passes = {}
-    for weights in (False, True):
-        layerwise.replay.model.requires_grad_(weights)
-        worked = time.process_time()
-        for _ in range(steps):
-            if weights:
-                squared_error(layerwise.replay.run(0), layerwise.full[0] + 1).backward()
-            else:
-                search.slopes(np.full(group.units, 1 / group.units), 0)
-        passes[weights] = (time.process_time() - worked) / steps
+    model, shares = layerwise.replay.model, np.full(group.units, 1 / group.units)
+
+    def work(task: Callable[[], object], weights: bool) -> float:
+        model.requires_grad_(weights)
+        start = time.process_time()
+        task()
+        return time.process_time() - start
+
+    def train() -> None:
+        squared_error(layerwise.replay.run(0), layerwise.full[0] + 1).backward()
+
+    rounds: list[tuple[float, float, float]] = []
+    while len(rounds) <= steps or sum(map(sum, rounds)) < LEAST_SECONDS:
+        step = work(lambda: next(states), False)
+        rounds.append((step, work(lambda: search.slopes(shares, 0), False), work(train, True)))
+    rounds = rounds[1:]  # the first one warms up
+    without, trained = ([r[0] / r[i] for r in rounds] for i in (1, 2))
     click.echo(
-        f"{name}, {group.name}, {len(data[0][0])} images: {seconds:.2f} s a step, in processor time "
-        f"{step / passes[False]:.2f} forward-backward passes to the channels or {step / passes[True]:.2f} with the "
-        f"gradients of weights; load {os.getloadavg()[0]:.1f}"
+        f"{name}, {group.name}, {len(data[0][0])} images: {statistics.median(r[0] for r in rounds):.3f} s of processor "
+        f"time a step, {_spread(trained)} forward-backward passes of the layers behind the cut or {_spread(without)} "
+        f"without the gradients of weights; {len(rounds)} rounds, load {os.getloadavg()[0]:.1f}"
     )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 @click.command()
 @click.option("--network", "names", multiple=True, default=("resnet34", "mobilenet_v2"), show_default=True)
 @click.option("--part", type=click.Choice(["all", "width", "macs", "step"]), default="all", show_default=True)
 @click.option("--threads", default=2, show_default=True)
-@click.option("--steps", default=3, show_default=True, help="steps of global imitation that are timed")
+@click.option(
+    "--steps", default=3, show_default=True, help="Rounds of a step of global imitation and of the passes, at least."
+)
 def main(names: tuple[str, ...], part: str, threads: int, steps: int) -> None:
     torch.set_num_threads(threads)
     data = images(64, 16)

@@ -11,7 +11,11 @@ enum {
   SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
   LEAST_ROWS = 5,       /* fewer output rows leave most of eight groups empty */
   SHORT_ROW = 12,       /* non-zeros of an output channel in one block that pay for loading and storing its sums */
-  STRETCH = 4           /* a block grows at most so far beyond the cache to have them */
+  STRETCH = 4,          /* a block grows at most so far beyond the cache to have them */
+  FEW_TILES = 4,        /* cannot occupy several threads: their output channels are divided too, */
+  CHUNKS = 4,           /* into so many ranges */
+  LEAST_CHANNELS = 16,  /* of at least so many channels */
+  COPY_BYTES = 1 << 20  /* of an input that threads copy each for themselves rather than wait for one another's parts */
 };
 #define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
 
@@ -23,12 +27,22 @@ static bool pointwise(const struct layer *layer) {
          layer->pad[1] == 0 && layer->pad[2] == 0 && layer->pad[3] == 0;
 }
 
+/* COLUMNS: what a tap reads of one channel. */
+static int64_t read_bytes(const struct plan *plan) {
+  return plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES;
+}
+
 int64_t geometry_tap(const struct plan *plan, const struct layer *layer, int64_t tap) {
   if (plan->method == LANES) {
     const int64_t y = tap / layer->kernel[1] * layer->dilation[0], x = tap % layer->kernel[1] * layer->dilation[1];
     return y * plan->row_bytes + (x % plan->column_step * plan->phase + x / plan->column_step) * VECTOR_BYTES;
   }
-  return plan->method == COLUMNS ? tap * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES) : 0;
+  if (plan->plane_rows) {
+    const int64_t row = tap / layer->kernel[1] * layer->dilation[0], column = tap % layer->kernel[1];
+    const int64_t plane = column * layer->stride[0] + row % layer->stride[0];
+    return (plane * plan->plane_rows + row / layer->stride[0]) * plan->out_width * (int64_t)sizeof(float);
+  }
+  return plan->method == COLUMNS ? tap * read_bytes(plan) : 0;
 }
 
 /* The pieces of one channel that the widest tile reads, and their bytes together. */
@@ -36,6 +50,10 @@ static int64_t touched(const struct plan *plan, const struct layer *layer, struc
   const struct tile *tile = &plan->tiles[0];
   int64_t bytes = 0;
   *count = 0;
+  if (plan->plane_rows) {
+    pieces[(*count)++] = (struct piece){0, plan->pitch};
+    return plan->pitch;
+  }
   if (plan->method != LANES) {
     for (int64_t tap = 0; tap < layer->taps && *count < PIECES; tap++)
       pieces[(*count)++] = (struct piece){geometry_tap(plan, layer, tap), tile->columns * VECTOR_BYTES};
@@ -172,10 +190,26 @@ static const char *lay_out_lanes(struct plan *plan, const struct layer *layer) {
   return NULL;
 }
 
+/* Small images, one at a time: the taps of one kernel column read the same rows of one copy. */
+static void share_rows(struct plan *plan, const struct layer *layer) {
+  const bool small = plan->height * plan->width < PICKED && plan->vectors <= layer->isa->max_tile;
+  if (layer->operation == LINEAR || layer->kernel[0] == 1 || plan->images != plan->batch || !small) return;
+  const int64_t reach = (layer->kernel[0] - 1) * layer->dilation[0];
+  const int64_t rows = plan->out_height + reach / layer->stride[0];
+  if (rows > PICKED || layer->stride[0] > PICKED || layer->kernel[1] > PICKED) return;
+  const int64_t pixels = layer->kernel[1] * layer->stride[0] * rows * plan->out_width;
+  if (pixels > layer->taps * plan->vectors * LANES_PER_VECTOR) return;
+  plan->plane_rows = rows;
+  plan->copied = pixels;
+  const int64_t bytes = (pixels - plan->positions) * (int64_t)sizeof(float) + read_bytes(plan);
+  plan->pitch = ceil_div(bytes, VECTOR_BYTES) * VECTOR_BYTES;
+}
+
 static const char *lay_out(struct plan *plan, const struct layer *layer) {
   plan->narrow = plan->method == COLUMNS && plan->positions <= NARROW;
   if (plan->method == COLUMNS) {
-    plan->pitch = layer->taps * (plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES);
+    plan->pitch = layer->taps * read_bytes(plan);
+    share_rows(plan, layer);
   } else if (plan->method >= LANES) {
     const char *reason = lay_out_lanes(plan, layer);
     if (reason) return reason;
@@ -213,7 +247,11 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
     plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
   }
   if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
-  if (plan->method != DIRECT && !plan->layout.direct) plan->packed_bytes = plan->pitch * layer->in_channels;
+  plan->chunks = plan->tile_count > FEW_TILES || layer->out_channels < CHUNKS * LEAST_CHANNELS ? 1 : CHUNKS;
+  if (plan->method != DIRECT && !plan->layout.direct) plan->copy_bytes = plan->pitch * layer->in_channels;
+  const bool own = plan->method == COLUMNS && layer->operation != LINEAR && plan->tile_count == 1;
+  plan->copies = own && plan->copy_bytes <= COPY_BYTES ? plan->chunks : 1;
+  plan->packed_bytes = plan->copies * plan->copy_bytes;
   plan->sum_bytes = layer->out_channels * layer->isa->max_tile * VECTOR_BYTES;
   if (plan->sum_bytes < plan->image_bytes) plan->sum_bytes = plan->image_bytes;
   return NULL;

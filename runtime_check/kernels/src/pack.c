@@ -105,23 +105,32 @@ static void pack_row(const struct layer *layer, const struct plan *plan, const f
   for (; i < plan->out_width; i++) output[i] = 0.0f;
 }
 
-enum { SMALL = 1024 }; /* pixels of an image whose elements are picked one by one */
+/* Where the pixel that the kernel reaches at row `y` and column `x` lies, counted from the padding's corner. */
+static int16_t pick(const struct layer *layer, const struct plan *plan, int64_t y, int64_t x) {
+  y -= layer->pad[0];
+  x -= layer->pad[1];
+  const bool inside = y >= 0 && y < plan->height && x >= 0 && x < plan->width;
+  return (int16_t)(inside ? y * plan->width + x : plan->height * plan->width);
+}
 
 bool pack_prepare(struct plan *plan, const struct layer *layer) {
-  const int64_t pixels = plan->height * plan->width;
-  if (plan->method != COLUMNS || layer->operation == LINEAR || pixels >= SMALL || layer->taps == 1) return true;
-  plan->picks = calloc((size_t)(layer->taps * plan->out_height * plan->out_width), sizeof *plan->picks);
+  const int64_t pixels = plan->height * plan->width, *const stride = layer->stride, *const dilation = layer->dilation;
+  if (plan->method != COLUMNS || layer->operation == LINEAR || pixels >= PICKED || layer->taps == 1) return true;
+  if (!plan->plane_rows) plan->copied = layer->taps * plan->out_height * plan->out_width;
+  plan->picks = calloc((size_t)plan->copied, sizeof *plan->picks);
   if (!plan->picks) return false;
-  int16_t *pick = plan->picks;
+  int16_t *next = plan->picks;
+  for (int64_t kx = 0; plan->plane_rows && kx < layer->kernel[1]; kx++)
+    for (int64_t rest = 0; rest < stride[0]; rest++)
+      for (int64_t row = 0; row < plan->plane_rows; row++)
+        for (int64_t ox = 0; ox < plan->out_width; ox++)
+          *next++ = pick(layer, plan, row * stride[0] + rest, ox * stride[1] + kx * dilation[1]);
+  if (plan->plane_rows) return true;
   for (int64_t ky = 0; ky < layer->kernel[0]; ky++)
     for (int64_t kx = 0; kx < layer->kernel[1]; kx++)
       for (int64_t oy = 0; oy < plan->out_height; oy++)
-        for (int64_t ox = 0; ox < plan->out_width; ox++) {
-          const int64_t y = oy * layer->stride[0] + ky * layer->dilation[0] - layer->pad[0];
-          const int64_t x = ox * layer->stride[1] + kx * layer->dilation[1] - layer->pad[1];
-          const bool inside = y >= 0 && y < plan->height && x >= 0 && x < plan->width;
-          *pick++ = (int16_t)(inside ? y * plan->width + x : pixels);
-        }
+        for (int64_t ox = 0; ox < plan->out_width; ox++)
+          *next++ = pick(layer, plan, oy * stride[0] + ky * dilation[0], ox * stride[1] + kx * dilation[1]);
   return true;
 }
 
@@ -129,11 +138,11 @@ static void pack_picked(const struct layer *layer, const struct plan *plan, cons
                         float *output) {
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
   const int16_t *const picks = plan->picks;
-  float values[SMALL];
+  float values[PICKED];
   memcpy(values, image, (size_t)pixels * sizeof *values);
   values[pixels] = 0.0f;
-  if (filled == out_pixels) {
-    for (int64_t i = 0; i < layer->taps * out_pixels; i++) output[i] = values[picks[i]];
+  if (plan->plane_rows || filled == out_pixels) {
+    for (int64_t i = 0; i < plan->copied; i++) output[i] = values[picks[i]];
     return;
   }
   for (int64_t tap = 0; tap < layer->taps; tap++)
@@ -147,6 +156,12 @@ static void pack_columns(const struct source *source, int64_t first, int64_t cou
   const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
   const bool whole = layer->taps == 1 && out_pixels == pixels && layer->stride[0] == 1 && layer->stride[1] == 1 &&
                      layer->pad[0] == 0 && layer->pad[1] == 0;
+  if (plan->plane_rows) {
+    pack_picked(layer, plan, find_image(source, first).pixels, filled, output);
+    /* What the last rows' vectors read behind them. */
+    memset(output + plan->copied, 0, (size_t)(filled - plan->positions) * sizeof *output);
+    return;
+  }
   if (plan->picks) {
     for (int64_t n = 0; n < count; n++) {
       pack_picked(layer, plan, find_image(source, first + n).pixels, filled, output + n * out_pixels);

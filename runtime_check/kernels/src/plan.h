@@ -13,6 +13,8 @@ enum method {
   WINDOW   /* the same for layers that work on each channel alone */
 };
 
+enum { PICKED = 1024 }; /* COLUMNS: images of fewer pixels are copied pixel by pixel, from a list */
+
 struct tile {
   int64_t input;    /* bytes from the channel's first vector */
   int64_t position; /* LANES: output row inside a group; otherwise the first output position */
@@ -54,8 +56,12 @@ struct plan {
   struct tap *taps;
   int64_t tile_count;
   struct tile *tiles;
-  int16_t *picks; /* COLUMNS of small images: [tap][output pixel], the pixel to copy, or their number for a zero */
-  int64_t packed_bytes, sum_bytes; /* of one copy of x, and of the sums of one tile */
+  int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
+  int64_t plane_rows; /* COLUMNS: [kernel column][row modulo stride][plane_rows][out_width] of each channel are copied;
+                         0: [tap][output pixel] */
+  int64_t copied;     /* pixels of that */
+  int64_t copy_bytes, copies; /* of x, and how many threads may make one each */
+  int64_t packed_bytes, sum_bytes; /* of all copies of x, and of the sums of one tile */
   int64_t image_bytes;             /* of a plain copy of one channel that is made first, 0 where there is none */
   bool subsampled;                 /* that copy holds only what a strided 1x1 kernel reads */
 };

@@ -16,6 +16,12 @@ struct pass {
   pthread_t caller;
   int64_t image;
   int64_t chunks; /* ranges of output channels that are tasks of their own */
+  struct copies *copies; /* where tasks make their own copies of x, or NULL */
+};
+
+/* Copies of x, by bits: in use by a task, and complete. Each thread finds or makes one. */
+struct copies {
+  atomic_uint used, made;
 };
 
 static void watch(const struct pass *pass) {
@@ -27,17 +33,31 @@ static char *slot_memory(const struct pass *pass, int slot) {
   return slot < 0 ? NULL : pass->workspace->sums + (size_t)slot * pass->workspace->sum_bytes;
 }
 
+static void pack(const struct pass *pass, int64_t channel, char *packed) {
+  const int slot = pass->plan->image_bytes ? workspace_slot(pass->workspace) : -1;
+  pack_channel(pass->layer, pass->plan, pass->x, pass->image, channel, slot_memory(pass, slot),
+               packed + channel * pass->plan->pitch);
+  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
+}
+
 static void pack_task(void *data, size_t i) {
   const struct pass *pass = data;
   watch(pass);
-  if (pass->layer->operation == LINEAR) {
+  if (pass->layer->operation == LINEAR)
     pack_inputs(pass->layer, pass->plan, pass->x, (int64_t)i * LANES_PER_VECTOR, pass->packed);
-    return;
-  }
-  const int slot = pass->plan->image_bytes ? workspace_slot(pass->workspace) : -1;
-  pack_channel(pass->layer, pass->plan, pass->x, pass->image, (int64_t)i, slot_memory(pass, slot),
-               pass->packed + (int64_t)i * pass->plan->pitch);
-  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
+  else
+    pack(pass, (int64_t)i, pass->packed);
+}
+
+/* A copy of x that no other task uses, a complete one where there is one: there are as many as tasks. */
+static unsigned take_copy(const struct pass *pass) {
+  unsigned used = atomic_load(&pass->copies->used), free_bits, bit;
+  do {
+    free_bits = ~used & atomic_load(&pass->copies->made);
+    if (!free_bits) free_bits = ~used;
+    bit = free_bits & -free_bits;
+  } while (!atomic_compare_exchange_weak(&pass->copies->used, &used, used | bit));
+  return bit;
 }
 
 /* What is added goes where the sums will, in lanes. */
@@ -124,6 +144,27 @@ static void run_tile(const struct pass *pass, const struct tile *tile, int64_t i
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }
 
+static void borders(const struct pass *pass, int64_t from, int64_t to) {
+  const struct plan *plan = pass->plan;
+  for (int64_t channel = from; channel < to; channel++)
+    pass->layer->isa->border(&(struct border_job){
+        .channel = (char *)pass->y + channel * plan->layout.y.pitch,
+        .form = &plan->layout.y,
+        .height = plan->out_height,
+        .width = plan->out_width,
+    });
+}
+
+static void border_task(void *data, size_t i) {
+  watch(data);
+  borders(data, (int64_t)i, (int64_t)i + 1);
+}
+
+/* Where one tile is the whole image its channels are complete with it. */
+static bool borders_with_tiles(const struct pass *pass) {
+  return pass->plan->tile_count == 1 && has_border(&pass->plan->layout.y, pass->plan->out_height);
+}
+
 static void tile_task(void *data, size_t i) {
   const struct pass *pass = data;
   const struct plan *plan = pass->plan;
@@ -131,10 +172,22 @@ static void tile_task(void *data, size_t i) {
   const int64_t chunk = (int64_t)i % pass->chunks, rest = (int64_t)i / pass->chunks;
   const struct tile *tile = &plan->tiles[rest % plan->tile_count];
   const int64_t image = pass->image + rest / plan->tile_count;
-  if (pass->chunks == 1)
-    run_tile(pass, tile, image, 0, plan->chunks);
-  else
-    run_tile(pass, tile, image, chunk, chunk + 1);
+  const int64_t from = pass->chunks == 1 ? 0 : chunk, to = pass->chunks == 1 ? plan->chunks : chunk + 1;
+  if (pass->copies) {
+    const unsigned bit = take_copy(pass);
+    struct pass own = *pass;
+    own.packed += __builtin_ctz(bit) * plan->copy_bytes;
+    if (!(atomic_load(&pass->copies->made) & bit))
+      for (int64_t c = 0; c < pass->layer->in_channels; c++) pack(pass, c, own.packed);
+    atomic_fetch_or(&pass->copies->made, bit);
+    run_tile(&own, tile, image, from, to);
+    atomic_fetch_and(&pass->copies->used, ~bit);
+  } else {
+    run_tile(pass, tile, image, from, to);
+  }
+  if (!borders_with_tiles(pass)) return;
+  const int64_t channels = pass->layer->out_channels, first = image * channels;
+  borders(pass, first + channels * from / plan->chunks, first + channels * to / plan->chunks);
 }
 
 enum { DOT_CHANNELS = 32 }; /* output channels of one task */
@@ -178,15 +231,6 @@ static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t
   return pass->threads->each(pass->threads->context, group_task, (size_t)group.groups, &group);
 }
 
-static void border_task(void *data, size_t i) {
-  const struct pass *pass = data;
-  const struct plan *plan = pass->plan;
-  watch(pass);
-  char *const channel = (char *)pass->y + (int64_t)i * plan->layout.y.pitch;
-  pass->layer->isa->border(&(struct border_job){
-      .channel = channel, .form = &plan->layout.y, .height = plan->out_height, .width = plan->out_width});
-}
-
 static void window_task(void *data, size_t i) {
   const struct pass *pass = data;
   watch(pass);
@@ -198,7 +242,8 @@ static void window_task(void *data, size_t i) {
 
 void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
                 char *packed, struct workspace *workspace, const struct threads *threads) {
-  struct pass pass = {layer, plan, x, residual, y, packed, workspace, threads, pthread_self(), 0, 1};
+  struct pass pass = {layer, plan, x, residual, y, packed, workspace, threads, pthread_self(), 0, 1, NULL};
+  struct copies copies;
   const int64_t channels = plan->batch * layer->out_channels;
   if (plan->method == DOT)
     return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS,
@@ -216,6 +261,13 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
     error = each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks, GROUP_BYTES);
   } else {
     for (pass.image = 0; pass.image < plan->images && !error; pass.image++) {
+      if (plan->copies > 1) {
+        atomic_init(&copies.used, 0);
+        atomic_init(&copies.made, 0);
+        pass.copies = &copies;
+        error = each(&pass, tile_task, pass.chunks, GROUP_BYTES);
+        continue;
+      }
       const int64_t inputs = layer->operation == LINEAR
                                  ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
                                  : layer->in_channels;
@@ -223,5 +275,6 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
       if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks, GROUP_BYTES);
     }
   }
-  return error || !has_border(&plan->layout.y, plan->out_height) ? error : each(&pass, border_task, channels, plan->layout.y.pitch);
+  if (error || !has_border(&plan->layout.y, plan->out_height) || borders_with_tiles(&pass)) return error;
+  return each(&pass, border_task, channels, plan->layout.y.pitch);
 }

@@ -5,14 +5,6 @@
 
 #include "geometry.h"
 
-enum { FEW_TILES = 4, CHUNKS = 4, LEAST_CHANNELS = 16 };
-
-/* Few tiles cannot occupy several threads: their output channels are divided too. */
-static int64_t chunk_count(const struct plan *plan, const struct layer *layer) {
-  if (plan->tile_count > FEW_TILES || layer->out_channels < CHUNKS * LEAST_CHANNELS) return 1;
-  return CHUNKS;
-}
-
 /* Order a part's rows by their number of taps, stably: equal loop counts follow each other and are predicted. */
 static void sort_rows(struct row *rows, int64_t *position, int64_t count, int64_t *bins, int64_t most,
                       struct row *spare_rows, int64_t *spare_position) {
@@ -74,7 +66,6 @@ static void arrange(struct plan *plan, const struct layer *layer, const struct s
 }
 
 bool weights_arrange(struct plan *plan, const struct layer *layer) {
-  plan->chunks = chunk_count(plan, layer);
   const size_t channels = (size_t)layer->out_channels;
   plan->parts = calloc((size_t)(plan->blocks * plan->chunks), sizeof *plan->parts);
   plan->rows = calloc((size_t)(layer->nonzeros < plan->blocks * layer->out_channels

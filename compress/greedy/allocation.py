@@ -10,6 +10,7 @@ counts is the sum of the fractions that a step saves of the costs still above th
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,13 +66,16 @@ def hull(curve: Mapping[int, float], allowed: Sequence[int]) -> list[Point]:
     return below[::-1]
 
 
-def descend(costs: Costs, bounds: Bounds, hulls: Sequence[Sequence[Point]]) -> list[list[int]]:
+def descend(
+    costs: Costs, bounds: Bounds, hulls: Sequence[Sequence[Point]], choices: Sequence[Sequence[int]]
+) -> list[list[int]]:
     """Width vectors from the whole network down to the narrowest one, the best for their cost.
 
     Args:
         costs: the cost model.
         bounds: which costs are saved, and how far.
         hulls: for every group its `hull`.
+        choices: the widths that every group may take; a step between two points of its hull passes those between.
     """
     at = [0] * len(hulls)
     widths = [points[0][0] for points in hulls]
@@ -89,36 +93,29 @@ def descend(costs: Costs, bounds: Bounds, hulls: Sequence[Sequence[Point]]) -> l
         if choice < 0:
             return path
         at[choice] += 1
-        widths[choice] = hulls[choice][at[choice]][0]
-        path.append(list(widths))
+        wide, narrow = widths[choice], hulls[choice][at[choice]][0]
+        for width in sorted((w for w in choices[choice] if narrow <= w < wide), reverse=True):
+            widths[choice] = width
+            path.append(list(widths))
 
 
-def first_within(
-    path: Sequence[Sequence[int]], costs: Costs, bounds: Bounds, choices: Sequence[Sequence[int]]
-) -> list[int]:
+def first_within(path: Sequence[Sequence[int]], costs: Costs, bounds: Bounds) -> list[int]:
     """The widest vector of a path whose costs are at most those fractions of the whole network's.
 
     Args:
         path: width vectors, each below the one before.
         costs, bounds: what is bounded.
-        choices: the widths that every group may take: the step that meets the bounds is made no longer than needed.
 
     Raises:
         ValueError: even the narrowest one costs more; the message says how much.
     """
 
-    def within(widths: Sequence[int]) -> bool:
-        return all(costs.fraction(cost, widths) <= bound for cost, bound in bounds.items())
+    def within(place: int) -> bool:
+        return all(costs.fraction(cost, path[place]) <= bound for cost, bound in bounds.items())
 
-    for place, widths in enumerate(path):
-        if not within(widths):
-            continue
-        for group, (narrow, wide) in enumerate(zip(widths, path[max(place - 1, 0)], strict=True)):
-            for between in sorted((w for w in choices[group] if narrow < w < wide), reverse=True):
-                shorter = [*widths[:group], between, *widths[group + 1 :]]
-                if within(shorter):
-                    return shorter
-        return list(widths)
+    place = bisect_left(range(len(path)), True, key=within)
+    if place < len(path):
+        return list(path[place])
     cost, best = next((cost, left) for cost in bounds if (left := costs.fraction(cost, path[-1])) > bounds[cost])
     raise ValueError(
         f"{cost}: {bounds[cost]} cannot be met; with every group at its narrowest {best:.4f} of them is left "

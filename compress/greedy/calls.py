@@ -59,7 +59,6 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
         with torch.no_grad():
             watched(example.clone())
     except Exception as error:
-        raise ValueError(
-            f"batches: the model does not run on inputs of shape {list(example.shape[1:])}: {error}"
-        ) from error
+        shape, reason = list(example.shape[1:]), " ".join(str(error).split())
+        raise ValueError(f"batches: the model does not run on inputs of shape {shape}: {reason}") from error
     return Calls(order=order, counts=counts, positions=positions)

@@ -35,7 +35,10 @@ class Finished:
             return
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.glob("*.npz")) and self.get("search") is None:
-            raise ValueError(f"folder: {folder} holds another search (model, data or settings differ); give a new one")
+            raise ValueError(
+                f"folder: {folder} holds another search (model, data or settings differ); delete it to search anew, or "
+                "give another folder"
+            )
         self.put("search", {})
 
     def get(self, name: str) -> dict[str, NDArray[Any]] | None:

@@ -67,7 +67,7 @@ class ThinnedGroup:
     imitation: Imitation | None
     search: str
     discrepancy: float
-    weights: Weights = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict, repr=False)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For a file."""

@@ -105,7 +105,7 @@ class GreedyPruning:
         )
         if not self.network.groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.network.left_out.items())[:5])
-            culprit = "exclude" if "excluded" in self.network.left_out.values() else "model"
+            culprit = "exclude" if "excluded" in self.network.left_out.values() else "round_to" if narrow else "model"
             raise ValueError(f"{culprit}: none of its channel groups can be thinned ({reasons})")
         self.groups = self.network.groups
         self.allowed = [_allowed(group, self.network, round_to or 1) for group in self.groups]
@@ -125,7 +125,7 @@ class GreedyPruning:
         if self.target.kind == "latency" and self.latency is not None:
             self.latency.widest_within([narrowest], self.costs, self.target.value)
         if self.target.kind in COSTS:
-            first_within([narrowest], self.costs, self.target.bounds, choices)
+            first_within([narrowest], self.costs, self.target.bounds)
 
     def run(self, folder: Path | None = None) -> Pruned:
         """Search.
@@ -163,7 +163,7 @@ class GreedyPruning:
             path = self._path(curves, target.bounds, choices)
             if target.kind == "latency" and self.latency is not None:
                 return self.latency.widest_within(path, self.costs, target.value)
-            return first_within(path, self.costs, target.bounds, choices)
+            return first_within(path, self.costs, target.bounds)
         pairs = zip(choices, (target.value * group.units for group in self.groups), strict=True)
         return [max([w for w in widths if w <= most + 1e-9] or widths[:1]) for widths, most in pairs]
 
@@ -203,7 +203,7 @@ class GreedyPruning:
 
     def _path(self, curves: Sequence[Curve], bounds: Bounds, choices: Sequence[Sequence[int]]) -> list[list[int]]:
         hulls = [hull(curve.discrepancies, widths) for curve, widths in zip(curves, choices, strict=True)]
-        return descend(self.costs, bounds, hulls)
+        return descend(self.costs, bounds, hulls, choices)
 
     def _thin(self, finished: Finished, widths: Sequence[int] | None, prefix: str = "group") -> list[ThinnedGroup]:
         """Algorithm 2: to the given widths, or as far as the loss gap allows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -122,10 +122,10 @@ class GreedyImitation(Method):
         """Nothing depends on the length of training."""
         return replace(self)
 
-    def kept_in(self, folder: Path) -> Self:
+    def kept_in(self, folder: Path | str) -> Self:
         """The same method, which writes a file for every finished group, and goes on with those it finds there."""
         kept = copy.copy(self)
-        object.__setattr__(kept, "folder", folder)
+        object.__setattr__(kept, "folder", Path(folder))
         object.__setattr__(kept, "_run", None)
         return kept
 
@@ -189,6 +189,8 @@ class GreedyImitation(Method):
     def _prepare(self, model: nn.Module, batches: Batches) -> GreedyPruning:
         if self._run is not None and not self._run.finished:
             raise ValueError(f"model: this {self.name} is already at work; call finish() first, or make a second one")
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model: {type(model).__name__} is no torch.nn.Module")
         parameter = next(model.parameters(), None)
         if parameter is None:
             raise ValueError("model: it has no parameters, so there are no channels to remove")
@@ -222,11 +224,13 @@ class GreedyImitation(Method):
     def _split(self, kind: str, batches: Batches, device: torch.device) -> tuple[_Pairs, _Pairs]:
         """Batches for calibration, and those held out where the target wants some."""
         wanted = self.held_out_batches if kind == "accuracy_drop" else 0
+        if not isinstance(batches, Iterable):
+            raise ValueError(f"batches: {type(batches).__name__} is not iterable; give (inputs, targets) batches")
         taken = _checked(list(islice(batches, self.calibration_batches + wanted)), device)
         if wanted and len(taken) <= self.calibration_batches:
             raise ValueError(
-                f"batches: accuracy_drop wants some beyond the {self.calibration_batches} of calibration_batches, "
-                f"there are {len(taken)}; give more, or lower calibration_batches"
+                f"held_out_batches: accuracy_drop wants batches beyond the first {self.calibration_batches} "
+                f"(calibration_batches), there are {len(taken)}; give more, or lower calibration_batches"
             )
         return taken[: self.calibration_batches], taken[self.calibration_batches :]
 
@@ -242,8 +246,19 @@ def _check_plain(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if is_pruned(module) and not list(module.children()):
             raise ValueError(f"model: torch.nn.utils.prune is at work in {name or 'it'}; prune.remove() it first")
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
+        if any(isinstance(value, Tensor) and value.grad_fn is not None for value in vars(module).values()):
+            raise ValueError(
+                f"model: {name or 'it'} keeps a tensor computed from parameters, as torch.nn.utils.weight_norm does; "
+                "make its weights plain first (remove_weight_norm)"
+            )
+    statistics = [pair for pair in model.named_buffers() if pair[0].endswith(("running_mean", "running_var"))]
+    for name, tensor in (*model.named_parameters(), *statistics):  # other buffers may be masks of -inf
+        if tensor.is_inference():
+            raise ValueError(
+                f"model: {name} was made in torch.inference_mode(), which allows no search; make the model outside of "
+                "it and load the state there"
+            )
+        if not bool(tensor.isfinite().all()):
             raise ValueError(f"model: {name} holds NaN or infinite values; repair or retrain the weights")
 
 

@@ -103,7 +103,7 @@ def test_widths_are_close_to_the_best_of_all(seed: int) -> None:
     def total(widths: tuple[int, ...]) -> float:
         return sum(value[w] for value, w in zip(values, widths, strict=True))
 
-    path = descend(costs, {"macs": 0.0}, hulls)
+    path = descend(costs, {"macs": 0.0}, hulls, [sorted(value) for value in values])
     assert path[0] == [6, 6, 5]
     assert path[-1] == [1, 1, 1]
     assert all(sum(a) > sum(b) for a, b in pairwise(path))
@@ -121,16 +121,18 @@ def test_targets() -> None:
     _, costs = chain()
     choices = [range(1, 7), range(1, 7), range(1, 6)]
     hulls = [[(6, 0.0), (1, 1.0)], [(6, 0.0), (1, 3.0)], [(5, 0.0), (1, 2.0)]]
-    path = descend(costs, {"parameters": 0.0}, hulls)
-    assert first_within(path, costs, {"parameters": 1.0}, choices) == [6, 6, 5]
-    long_step = first_within(path, costs, {"parameters": 0.6}, [(1, 6), (1, 6), (1, 5)])
-    assert long_step == [1, 6, 5]  # the cheapest in discrepancy
-    widths = first_within(path, costs, {"parameters": 0.6}, choices)
+    corners = descend(costs, {"parameters": 0.0}, hulls, [(1, 6), (1, 6), (1, 5)])
+    assert corners[:2] == [[6, 6, 5], [1, 6, 5]]  # the cheapest in discrepancy
+    path = descend(costs, {"parameters": 0.0}, hulls, choices)
+    assert path[:7] == [[6, 6, 5], [5, 6, 5], [4, 6, 5], [3, 6, 5], [2, 6, 5], [1, 6, 5], [1, 6, 4]]
+    assert first_within(path, costs, {"parameters": 1.0}) == [6, 6, 5]
+    assert first_within(corners, costs, {"parameters": 0.6}) == [1, 6, 5]
+    widths = first_within(path, costs, {"parameters": 0.6})
     assert widths[1:] == [6, 5]
     assert costs.fraction("parameters", widths) <= 0.6 < costs.fraction("parameters", [widths[0] + 1, 6, 5])
     left = costs.fraction("parameters", [1, 1, 1])
     with pytest.raises(ValueError, match=rf"parameters: 0\.01 cannot be met; .* {left:.4f} of them is left"):
-        first_within(path, costs, {"parameters": 0.01}, choices)
+        first_within(path, costs, {"parameters": 0.01})
 
 
 @pytest.mark.parametrize(("macs_left", "parameters_left"), [(0.5, 0.9), (0.9, 0.5), (0.5, 0.55)])
@@ -146,11 +148,11 @@ def test_several_bounds(macs_left: float, parameters_left: float) -> None:
     choices = [range(1, group.units + 1) for group in network.groups]
     hulls = [hull({w: float(np.exp(-w / 5)) for w in every}, every) for every in choices]
     bounds = {"macs": macs_left, "parameters": parameters_left}
-    widths = first_within(descend(costs, bounds, hulls), costs, bounds, choices)  # type: ignore[arg-type]
+    widths = first_within(descend(costs, bounds, hulls, choices), costs, bounds)  # type: ignore[arg-type]
     left = {cost: costs.fraction(cost, widths) for cost in bounds}  # type: ignore[arg-type]
     assert all(left[cost] <= bounds[cost] for cost in bounds)
     tight = max(bounds, key=lambda cost: left[cost] / bounds[cost])
     assert left[tight] > 0.8 * bounds[tight]
     with pytest.raises(ValueError, match="parameters: 1e-06 cannot be met"):
         bounds = {"macs": 0.5, "parameters": 1e-6}
-        first_within(descend(costs, bounds, hulls), costs, bounds, choices)  # type: ignore[arg-type]
+        first_within(descend(costs, bounds, hulls, choices), costs, bounds)  # type: ignore[arg-type]

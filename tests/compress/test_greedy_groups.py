@@ -186,6 +186,27 @@ def test_what_does_not_verify_is_left_out() -> None:
     assert "cut, it does not compute" in network.left_out["first"]
 
 
+class Halved(nn.Module):
+    """The dependency graph takes one half for the other, and unequal halves cannot be told apart after a cut anyway."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.left, self.right, self.last = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = F.relu(self.first(x)).chunk(2, 1)
+        y: Tensor = self.last(F.relu(self.left(left) + self.right(right)))
+        return y
+
+
+def test_halves_that_are_read_apart_stay() -> None:
+    torch.manual_seed(0)
+    network = proven(Halved(), find_groups(Halved(), torch.randn(2, 3, 5, 5), streams=True), torch.randn(2, 3, 5, 5))
+    assert [group.name for group in network.groups] == ["left"]
+    assert "cut, it does not compute" in network.left_out["first"]
+
+
 class Mixed(nn.Module):
     """Half of the channels pass by, then the halves are interleaved: a block of ShuffleNetV2."""
 

@@ -194,9 +194,15 @@ def images(*shape: int, fill: float | None = None) -> tuple[Tensor, Tensor]:
         (normal, [(batch(0)[0], batch(0)[1][:3])], {}, "batches: number 0 has 8 inputs and 3 targets"),
         (normal, DATA, {"macs": 0.01}, r"macs: 0\.01 cannot be met; with every group at its narrowest 0\.0\d+ of them"),
         (normal, DATA, {"macs": None, "parameters": 1e-4}, r"parameters: 0\.0001 cannot be met"),
-        (normal, DATA, {"macs": None, "accuracy_drop": 1}, "batches: accuracy_drop wants some beyond the 8"),
+        (
+            normal,
+            DATA,
+            {"macs": None, "accuracy_drop": 1},
+            "held_out_batches: accuracy_drop wants batches bey",
+        ),
         (normal, DATA, {"exclude": ("*",)}, "exclude: none of its channel groups can be thinned .0: excluded; 3: excl"),
-        (normal, DATA, {"round_to": 64}, "no multiple of 64 channels is below its width"),
+        (normal, DATA, {"round_to": 64}, "round_to: none of its .* no multiple of 64 channels is below its width"),
+        (normal, None, {}, "batches: NoneType is not iterable"),
         (Shared, flat(), {}, "a is called 2 times in one forward"),
         (lambda: nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 3)), flat(), {}, "it has one channel"),
         (lambda: nn.Sequential(nn.Linear(4, 3)), flat(), {}, "none of its channel groups can be thinned"),
@@ -216,11 +222,26 @@ def test_errors_leave_the_model_untouched(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_nan_inside_the_model() -> None:
+def test_models_that_cannot_be_searched() -> None:
     model = normal()
     nn.init.constant_(model[8].bias, float("nan"))
-    with pytest.raises(ValueError, match=r"model: .*"):
+    with pytest.raises(ValueError, match=r"model: 8\.bias holds NaN"):
         GreedyImitation(macs=0.5).attach(model, DATA)
+    model = normal()
+    norm = next(module for module in model if isinstance(module, nn.BatchNorm2d))
+    nn.init.constant_(norm.running_var, float("inf"))
+    with pytest.raises(ValueError, match=r"model: \d\.running_var holds NaN or infinite"):
+        GreedyImitation(macs=0.5).attach(model, DATA)
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        nn.utils.weight_norm(old := normal()[0])
+    with pytest.raises(ValueError, match="model: 0 keeps a tensor computed from parameters"):
+        GreedyImitation(macs=0.5).attach(nn.Sequential(old, *normal()[1:]), DATA)
+    with torch.inference_mode():
+        model = normal()
+    with pytest.raises(ValueError, match=r"model: 0\.weight was made in torch.inference_mode"):
+        GreedyImitation(macs=0.5).attach(model, DATA)
+    with pytest.raises(ValueError, match=r"model: NoneType is no torch\.nn\.Module"):
+        GreedyImitation(macs=0.5).attach(None, DATA)  # type: ignore[arg-type]
 
 
 def test_an_error_in_the_middle_of_the_search_leaves_the_model_untouched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             _stop(f"{error.filename or 'disk'}: {error.strerror or error}", EXIT_FAILED)
         except ValueError as error:
-            wrong_usage = type(error).__name__ in ("RecipeError", "WorkspaceError")
+            wrong_usage = type(error).__name__ in ("RecipeError", "WorkspaceError", "DataKeyError")
             _stop(" ".join(str(error).split()), EXIT_USAGE if wrong_usage else EXIT_FAILED)
 
     return wrapped

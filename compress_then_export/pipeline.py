@@ -24,8 +24,8 @@ from compress.train import accuracy, fit
 from compress_then_export.data import Dataset, Loader, open_data
 from compress_then_export.delivery import finish_report, write_bundle
 from compress_then_export.journal import Journal
-from compress_then_export.models import build, check_input, describe, load_weights
-from compress_then_export.recipe import Recipe, StageSection, TrainSection
+from compress_then_export.models import ModelError, build, check_input, describe, load_weights
+from compress_then_export.recipe import Recipe, RecipeError, StageSection, TrainSection
 from compress_then_export.rehearsal import device_of, planned_pruners, rehearse, rehearse_stages
 from compress_then_export.workspace import Workspace
 
@@ -178,7 +178,10 @@ def deliver(work: Work) -> dict[str, Any]:
 
 def load(recipe: Recipe) -> tuple[Dataset, nn.Module, tuple[int, int, int]]:
     """Data and model that fit each other, weights loaded."""
-    info = describe(recipe.model.source, recipe.model.args)
+    try:
+        info = describe(recipe.model.source, recipe.model.args)
+    except ModelError as error:
+        raise RecipeError(f"model.source: {error}") from error
     data = open_data(recipe.data, input_shape=info.input_shape, fixed_size=info.fixed_size, seed=recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, data)

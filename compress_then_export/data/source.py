@@ -14,7 +14,7 @@ from compress_then_export.data.checks import check_equal_shapes, check_not_empty
 from compress_then_export.data.cifar import open_cifar10, open_cifar100
 from compress_then_export.data.dataset import Dataset
 from compress_then_export.data.digits import open_digits
-from compress_then_export.data.errors import DataError
+from compress_then_export.data.errors import DataError, DataKeyError
 from compress_then_export.data.idx import open_mnist
 from compress_then_export.data.imagefolder import open_imagefolder
 from compress_then_export.data.normalisation import Normalisation, measure
@@ -100,22 +100,22 @@ def open_data(
 
 def _request(spec: Mapping[str, Any], input_shape: tuple[int, int, int] | None) -> tuple[str, _Kind, Request]:
     if not isinstance(spec, Mapping):
-        raise DataError(f"data must be a mapping with the key source, got {type(spec).__name__}")
+        raise DataKeyError(f"data must be a mapping with the key source, got {type(spec).__name__}")
     source = spec.get("source")
     if not isinstance(source, str) or not source:
-        raise DataError(f"data source must be one of {', '.join(_sources())}, got {source!r}")
+        raise DataKeyError(f"data.source: must be one of {', '.join(_sources())}, got {source!r}")
     name, colon, place = source.partition(":")
     kind = _KINDS.get(name)
     if kind is None:
-        raise DataError(f"unknown data source {source!r}{did_you_mean(name, _KINDS)}")
+        raise DataKeyError(f"data.source: there is no {source!r}{did_you_mean(name, _KINDS)}")
     if kind.place and not place:
-        raise DataError(f"data source {source!r} must read {name}:{kind.place}")
+        raise DataKeyError(f"data.source: {source!r} must read {name}:{kind.place}")
     if not kind.place and colon:
-        raise DataError(f"data source {name!r} takes nothing after it, got {source!r}")
+        raise DataKeyError(f"data.source: {name!r} takes nothing after it, got {source!r}")
     known = [*_COMMON_KEYS, *kind.keys]
     for key in spec:
         if key not in known:
-            raise DataError(f"data source {name!r} has no key {key!r}{did_you_mean(str(key), known)}")
+            raise DataKeyError(f"data.{key}: {name!r} has no such key{did_you_mean(str(key), known)}")
     _check_options(spec)
     options = {key: value for key, value in spec.items() if key != "source"}
     return source, kind, Request(source=source, place=place, options=options, input_shape=input_shape)
@@ -129,16 +129,16 @@ def _check_options(spec: Mapping[str, Any]) -> None:
     for key, least in _LEAST.items():
         value = spec.get(key, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise DataError(f"data {key}={value!r} must be a whole number of at least {least}")
+            raise DataKeyError(f"data.{key}: {value!r} must be a whole number of at least {least}")
     for key in ("augment", "resize"):
         if not isinstance(spec.get(key, True), bool):
-            raise DataError(f"data {key}={spec[key]!r} must be true or false")
+            raise DataKeyError(f"data.{key}: {spec[key]!r} must be true or false")
     for key in ("mean", "std"):
         values = spec.get(key, (1.0,))
         if not isinstance(values, list | tuple) or not all(_is_number(value) for value in values):
-            raise DataError(f"data {key}={values!r} must be a list with one finite number a channel")
+            raise DataKeyError(f"data.{key}: {values!r} must be a list with one finite number a channel")
         if key == "std" and any(value <= 0 for value in values):
-            raise DataError(f"data std={values!r} must be positive")
+            raise DataKeyError(f"data.std: {values!r} must be positive")
 
 
 def _is_number(value: object) -> bool:

@@ -61,7 +61,7 @@ def test_imagefolder_errors(tmp_path: Path) -> None:
     refused(f"imagefolder:{tmp_path}", "must hold train/ and val/")
     write_images(tmp_path)
     refused(f"imagefolder:{tmp_path}", "RGB", "in_channels: 3", options={"input_shape": (1, 28, 28)})
-    refused(f"imagefolder:{tmp_path}", "workers=-1", workers=-1)
+    refused(f"imagefolder:{tmp_path}", "data.workers: -1", workers=-1)
     (tmp_path / "val" / "b").rename(tmp_path / "val" / "c")
     refused(f"imagefolder:{tmp_path}", "differ in classes: b, c")
     for file in (tmp_path / "val" / "c").iterdir():

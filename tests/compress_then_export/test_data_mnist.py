@@ -69,7 +69,7 @@ def test_mnist_labels_out_of_range(tmp_path: Path) -> None:
     write_mnist(tmp_path, packed=False, labels=12)
     refused(f"mnist:{tmp_path}", "train label 11 lies outside 0..9")
     assert open_data({"source": f"mnist:{tmp_path}", "num_classes": 12}).num_classes == 12
-    refused(f"mnist:{tmp_path}", "num_classes=1", num_classes=1)
+    refused(f"mnist:{tmp_path}", "data.num_classes: 1", num_classes=1)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def bench(
     if isinstance(paths, str | os.PathLike) or not paths:
         raise CheckError("paths must be a sequence of at least one .onnx file")
     threads, seconds = thread_count(threads), measuring_time(seconds)
-    environment = describe()
+    environment = describe(kernels=kernels)
     runners = [_runner(path, "", threads, None, shapes, kernels, seed) for path in paths]
     names = [one_line(path) for path in paths]
     if len(runners) == 1 and any(layer.claimed for layer in report.layers(runners[0].session)):

@@ -126,7 +126,8 @@ def _kernels(entry: dict[str, Any], environment: dict[str, Any]) -> str:
     found = entry["kernels"]["layers"]
     if not found:
         status = str(environment["sparse_kernels"])
-        return "no layer was offered to sparse kernels" + (f" ({status})" if status.startswith("not available") else "")
+        why = f" ({status})" if status.startswith(("not available", "turned off")) else ""
+        return f"no layer was offered to sparse kernels{why}"
     others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common(3)
     why = "; ".join(f"{count} {reason}" for reason, count in others)
     return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"

@@ -69,7 +69,7 @@ def verify(
         max_latency_ms=max_latency_ms,
         parity_tolerance=PARITY_TOLERANCE if parity_tolerance is None else parity_tolerance,
     )
-    environment = describe()
+    environment = describe(kernels=kernels)
     content = read_bundle(bundle)
     if parity_tolerance is None:
         limits = limits.with_tolerance(default_tolerance(content.manifest.get("recipe")))

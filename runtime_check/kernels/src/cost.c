@@ -10,10 +10,11 @@
 #define MARGIN 0.85 /* of onnxruntime's time, so that nothing becomes slower where these figures are a little off */
 
 /* Onnxruntime leaves out the part of a window that lies in the padding, but for a rest; it counts output channels in
-   groups, and small images cost it so many pixels more. */
+   groups; and reading weights that meet the image at all costs it as much as so many pixels, more from memory. */
 #define REST 0.05
 #define DENSE_GROUP 16
-#define DENSE_PIXELS 8
+#define DENSE_READING 3.2
+#define DENSE_MEMORY 8
 
 /* Per value of a tensor: putting it into onnxruntime's layout or back; and writing it at all, beyond the caches. */
 #define RELAYOUT 0.077
@@ -23,12 +24,12 @@
 #define FILL 0.9 /* of what vectors are filled for: most images leave an eighth empty */
 
 /* Our copies: a value put into lanes, or out of them; values that beginning a row of them comes to; a value copied tap
-   by tap. */
+   by tap, and a channel of them. */
 #define LANE 0.5
 #define LANE_LARGE 1.0 /* beyond the second-level cache, or sorted for strides */
 #define LANE_ROW 40
-#define COLUMN 0.34
-#define COLUMN_POINT 0.15 /* of a 1x1 kernel */
+#define COLUMN 0.2
+#define COLUMN_CHANNEL 20
 
 /* Linear layers, per weight and non-zero: onnxruntime with one row, and ours, which goes through non-zeros one by one;
    with a few rows, no fewer than so many count; and what each row costs for each of its values, in and out. */
@@ -52,17 +53,19 @@ enum {
   TYPICAL = 32,         /* pixels of a side where the image's size is not known */
   WINDOW_REACH = 4,     /* pixels from one end of a 5x5 window to the other */
   LANES_ROWS = 5,       /* output rows from which on images are copied into lanes */
-  TINY_PIXELS = 11,     /* what up to four cost */
-  FEW_PIXELS = 16       /* and fewer cost as much */
+  LEAST_SIDE = 7,       /* pixels of a side from which on the share of non-zeros decides alone */
+  TINY_PIXELS = 14,     /* what up to four cost */
+  FEW_PIXELS = 22       /* and fewer cost as much */
 };
 
 static double relayout(double values) { return values > LARGE ? RELAYOUT_LARGE : RELAYOUT; }
 static double greater(double a, double b) { return a > b ? a : b; }
 static double whole(double values, double group) { return ceil(values / group) * group; }
 
-/* One axis of a convolution: its sizes, and the share of its windows' elements that lie inside the image. */
+/* One axis of a convolution: its sizes, and the shares of its windows' elements that lie inside the image, and of the
+   kernel's that do so in any window. */
 struct axis {
-  double in, out, inside;
+  double in, out, inside, used;
 };
 
 static struct axis measure(const struct layer_spec *spec, int64_t size, int i) {
@@ -70,13 +73,16 @@ static struct axis measure(const struct layer_spec *spec, int64_t size, int i) {
   const int64_t in = size > 0 ? size : stride * (TYPICAL - 1) + 1 + greater(0, reach - before - spec->pad[i + 2]);
   const int64_t spare = in + before + spec->pad[i + 2] - reach - 1;
   const int64_t out = spare < 0 ? 1 : spare / stride + 1;
-  double inside = 0;
+  double inside = 0, used = 0;
   for (int64_t tap = 0; tap < spec->kernel[i]; tap++) {
     const double first = ceil((double)(before - tap * spec->dilation[i]) / (double)stride);
     const double last = floor((double)(in - 1 + before - tap * spec->dilation[i]) / (double)stride);
-    inside += greater(0, (last < (double)out - 1 ? last : (double)out - 1) - greater(0, first) + 1);
+    const double windows = greater(0, (last < (double)out - 1 ? last : (double)out - 1) - greater(0, first) + 1);
+    inside += windows;
+    used += windows > 0;
   }
-  return (struct axis){(double)in, (double)out, inside / (double)(spec->kernel[i] * out)};
+  const double kernel = (double)spec->kernel[i];
+  return (struct axis){(double)in, (double)out, inside / (kernel * (double)out), used / kernel};
 }
 
 /* Output values of one channel that vectors are filled for, and the values that one channel of x is copied to, each
@@ -92,7 +98,7 @@ static void fill(const struct layer_spec *spec, const struct surroundings *aroun
   }
   if (taps == 1 || axes[0].out < LANES_ROWS) {
     *filled = whole(pixels, LANES_PER_VECTOR);
-    *copied = taps > 1 || strided || *filled > pixels ? (taps > 1 || strided ? COLUMN : COLUMN_POINT) * taps * *filled : 0;
+    *copied = taps > 1 || strided || *filled > pixels ? COLUMN_CHANNEL + COLUMN * taps * *filled : 0;
     return;
   }
   const double rows = ceil(axes[0].out / LANES_PER_VECTOR);
@@ -105,13 +111,12 @@ static void fill(const struct layer_spec *spec, const struct surroundings *aroun
   if (around->joined_before && !strided && !wide) *copied = 0; /* comes in lanes */
 }
 
-/* Windows that overlap, without gaps, on images of several rows and columns: there the share of non-zeros decides alone.
-   Small ones pay too, although by the figures above their copies should not. */
+/* Windows that overlap, without gaps, on images that are not tiny: there the share of non-zeros decides alone. */
 static bool usual(const struct layer_spec *spec, const struct axis axes[2]) {
   for (int i = 0; i < 2; i++) {
     const int64_t kernel = spec->kernel[i];
     const bool apart = kernel > 1 && spec->stride[i] >= kernel, wide = spec->pad[i] >= kernel || spec->pad[i + 2] >= kernel;
-    if (spec->dilation[i] > 1 || apart || wide || axes[i].out < 2) return false;
+    if (spec->dilation[i] > 1 || apart || wide || axes[i].out < LEAST_SIDE) return false;
   }
   return true;
 }
@@ -141,7 +146,7 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   const double weights = in * out * taps;
   const double slower = isa == &isa_generic ? 2 : 1; /* half the register tile, and no fused multiply-add */
   if (spec->operation >= DEPTHWISE) return window_objection(spec);
-  if (around->positions == 1 && around->joined_before && around->joined_after)
+  if (around->positions == 1 && around->joined_before && around->joined_after && around->squeezed)
     return (double)nonzeros * POINT_NONZERO > MARGIN * (POINT_DENSE * weights + INTERRUPTION) ? "not sparse enough" : NULL;
   if (weights < LEAST_WEIGHTS) return "too small";
   if (spec->operation == LINEAR) return linear_objection(spec, (double)around->rows, (double)nonzeros, slower);
@@ -158,7 +163,9 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
     return (double)nonzeros * slower > most * weights ? "not sparse enough" : NULL;
   }
   const double inside = axes[0].inside * axes[1].inside + REST, share = inside < 1 ? inside : 1;
-  const double dense = DENSE * in * taps * whole(out, DENSE_GROUP) * (share * pixels + DENSE_PIXELS);
+  const double used = axes[0].used * axes[1].used, memory = weights > LARGE ? DENSE_MEMORY : 0;
+  const double read = used * (DENSE_READING + memory); /* in pixels */
+  const double dense = DENSE * in * taps * whole(out, DENSE_GROUP) * (share * pixels + read);
   const double counted = greater(greater(pixels, pixels <= 4 ? TINY_PIXELS : FEW_PIXELS), FILL * filled);
   double around_sums = OVERHEAD * NONZERO * weights * pixels;
   if (taps > 1 && !around->joined_after) around_sums = greater(around_sums, LANE * out * pixels);

@@ -8,9 +8,10 @@ enum {
   STAGE_BYTES = 12288 /* of a copy that stays in the first-level cache; larger channels have their borders in memory */
 };
 
-/* Nanoseconds on one core of a Zen 4: one non-zero at one position; one element copied into lanes or out of them; and
-   one copied for a 1x1 layer whose pixels do not fill whole vectors. */
+/* Nanoseconds on one core of a Zen 4: one non-zero at one position, and in one tile; one element copied into lanes or out
+   of them; and one copied for a 1x1 layer whose pixels do not fill whole vectors. */
 #define NONZERO 0.032
+#define TILE 0.67
 #define COPY 0.4
 #define COPY_COLUMNS 0.15
 
@@ -89,7 +90,7 @@ static bool same_size(const struct value *value, const struct value *other) {
 /* Whether the copies that lanes save, for images of one size, are worth the empty rows that 1x1 layers then compute. */
 static bool pays(const struct chain *chain, const struct value *values, const struct value *image) {
   const int64_t pixels = height(image) * width(image), plain = ceil_div(pixels, LANES_PER_VECTOR);
-  const int64_t lanes = ceil_div(height(image), LANES_PER_VECTOR) * width(image);
+  const int64_t rows = ceil_div(height(image), LANES_PER_VECTOR), lanes = rows * width(image);
   double saved = 0, lost = 0;
   for (int i = 0; i < chain->step_count; i++) {
     const struct step *step = &chain->steps[i];
@@ -102,10 +103,11 @@ static bool pays(const struct chain *chain, const struct value *values, const st
       saved += COPY * elements;
     } else if (reads && writes) {
       if (pixels % LANES_PER_VECTOR) saved += COPY_COLUMNS * elements;
-      lost += NONZERO * (double)layer->nonzeros * (double)((lanes - plain) * LANES_PER_VECTOR);
+      const int64_t widest = layer->isa->max_tile, tiles = rows * ceil_div(width(image), widest) - ceil_div(plain, widest);
+      lost += (double)layer->nonzeros * (NONZERO * (double)((lanes - plain) * LANES_PER_VECTOR) + TILE * (double)tiles);
     }
   }
-  return saved >= lost;
+  return saved > lost;
 }
 
 void forms_choose(const struct chain *chain, struct value *values) {

@@ -52,7 +52,7 @@ static int64_t touched(const struct plan *plan, const struct layer *layer, struc
   *count = 0;
   if (plan->plane_rows) {
     pieces[(*count)++] = (struct piece){0, plan->pitch};
-    return plan->pitch;
+    return 2 * ceil_div(plan->pitch, LINE) * LINE; /* half of the cache: vectors that cross lines are quicker so */
   }
   if (plan->method != LANES) {
     for (int64_t tap = 0; tap < layer->taps && *count < PIECES; tap++)
@@ -190,10 +190,11 @@ static const char *lay_out_lanes(struct plan *plan, const struct layer *layer) {
   return NULL;
 }
 
-/* Small images, one at a time: the taps of one kernel column read the same rows of one copy. */
+/* Small images, one at a time: the taps of one kernel column read the same rows of one copy. Half vectors are quicker
+   tap by tap. */
 static void share_rows(struct plan *plan, const struct layer *layer) {
   const bool small = plan->height * plan->width < PICKED && plan->vectors <= layer->isa->max_tile;
-  if (layer->operation == LINEAR || layer->kernel[0] == 1 || plan->images != plan->batch || !small) return;
+  if (layer->operation == LINEAR || plan->narrow || layer->kernel[0] == 1 || plan->images != plan->batch || !small) return;
   const int64_t reach = (layer->kernel[0] - 1) * layer->dilation[0];
   const int64_t rows = plan->out_height + reach / layer->stride[0];
   if (rows > PICKED || layer->stride[0] > PICKED || layer->kernel[1] > PICKED) return;

@@ -62,6 +62,7 @@ static struct surroundings look_around(struct reader *reader, const struct map *
   around.grouped_after = after && !after->unit && is_grouped(reader, after->node);
   around.joined_before = before && before->unit;
   around.joined_after = after && after->unit;
+  around.squeezed = (before && before->unit && is_auxiliary(before->unit)) || (after && after->unit && is_auxiliary(after->unit));
   return around;
 }
 
@@ -85,7 +86,7 @@ static const char *collect(struct units *units, struct map *map, struct reader *
     if (!is_auxiliary(unit)) unit->weights *= spec->in_channels;
     if (spec->weight) unit->nonzeros = count_nonzeros(spec->weight, unit->weights);
     struct surroundings best = own;
-    best.joined_before = best.joined_after = true;
+    best.joined_before = best.joined_after = best.squeezed = true;
     if (object && (unit->reason = object(spec, &best, unit->nonzeros, isa))) continue;
     for (size_t j = 0; j < unit->match.count; j++) {
       taken.nodes[taken.count++] = unit->match.nodes[j];

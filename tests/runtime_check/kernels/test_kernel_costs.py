@@ -122,3 +122,18 @@ def test_depthwise_layers_join_where_their_windows_are_small(kernel: int, dilati
 def test_small_layers_with_windows_as_usual_are_claimed_by_their_zeros_alone() -> None:
     assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.3) is None
     assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.6) == "not sparse enough"
+
+
+def test_tiny_images_are_what_onnxruntime_reads_of_them() -> None:
+    """A 3x3 window on one pixel is a 1x1 layer to onnxruntime, and on 2x2 pixels less than half of its nine taps."""
+    found = {size: [claimed(256, 256, 3, density, size=size) for density in (0.4, 0.25, 0.1)] for size in (1, 2, 4, 14)}
+    assert found == {1: [False] * 3, 2: [False, False, True], 4: [False, True, True], 14: [True] * 3}
+    large = [claimed(512, 512, 3, density, size=2) for density in (0.4, 0.2)]  # comes from memory
+    assert large == [True, True]
+
+
+def test_chains_on_one_pixel_are_claimed_only_in_a_squeeze_and_excitation() -> None:
+    constants = {f"w{i}": sparse(RNG, 256, 256, 1, 1, density=0.3) for i in range(4)}
+    nodes = [helper.make_node("Conv", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(4)]
+    content = network(nodes, constants, {"v0": ["n", 256, 1, 1]}, outputs=("v4",))
+    assert not any(layer.claimed for layer in open_model(content, claim="sparse").layers)

@@ -25,7 +25,7 @@ from exporters.files import check_target, write_atomically
 from exporters.graph import build_graph
 from exporters.report import ExportReport, TensorReport
 from exporters.seeds import check_seeds, prepare
-from exporters.tensors import field_bytes, read_array
+from exporters.tensors import byte_size, field_bytes, read_array
 
 _LARGEST_BYTES = 2**31 - 1
 
@@ -114,7 +114,7 @@ def write_model(
     check_target(target)
     proto = ModelProto()
     proto.CopyFrom(model)
-    dense_size_bytes = proto.ByteSize()
+    dense_size_bytes = byte_size(proto)
     weights = {tensor.name: read_array(tensor) for tensor in weight_tensors(proto)}
     if any(item is SEEDED for item in encodings):
         frozen = _frozen(proto, weights, seeds, parameters)
@@ -174,9 +174,9 @@ def weights_hash(weights: Mapping[str, NDArray[np.float32]]) -> str:
 
 def serialize(model: ModelProto) -> bytes:
     """Return the bytes of a model that passes onnx's checker, or raise ExportError."""
-    if model.ByteSize() > _LARGEST_BYTES:
+    if (size := byte_size(model)) > _LARGEST_BYTES:
         raise ExportError(
-            f"model: the file would take {model.ByteSize()} bytes, an ONNX file holds at most {_LARGEST_BYTES}; "
+            f"model: the file would take {size} bytes, an ONNX file holds at most {_LARGEST_BYTES}; "
             "compress it further or use values='float16'"
         )
     try:

@@ -14,6 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from exporters.encodings.parts import integer_attribute
+from exporters.tensors import byte_size
 
 LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that multiply activations by weights."""
@@ -122,7 +123,7 @@ def _skeleton(model: ModelProto, weights: Mapping[str, tuple[int, ...]]) -> Mode
     graph = copy.graph
     graph.name = source.name or "graph"
     constants = [tensor for tensor in source.initializer if tensor.name not in weights]
-    small = [tensor for tensor in constants if tensor.ByteSize() <= _LARGEST_STEERING_BYTES]
+    small = [tensor for tensor in constants if byte_size(tensor) <= _LARGEST_STEERING_BYTES]
     steering = {tensor.name for tensor in small}
     graph.initializer.extend(small)
     given = {tensor.name for tensor in source.initializer} | weights.keys()

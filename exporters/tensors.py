@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 """Element types that count as parameters of a network."""
@@ -41,9 +41,19 @@ class Message(Protocol):
         ...
 
 
+def byte_size(message: Message) -> int:
+    """Return the length of the serialized form; above the 2 GiB that protobuf can write, that of the raw data in it."""
+    try:
+        return int(message.ByteSize())
+    except Exception:  # protobuf's EncodeError
+        if isinstance(message, TensorProto):
+            return len(message.raw_data)
+        return sum(byte_size(tensor) for tensor in message.graph.initializer) if isinstance(message, ModelProto) else 0
+
+
 def field_bytes(message: Message) -> int:
     """Return the bytes that ``message`` takes as a repeated field of a graph: tag, length and content."""
-    size = int(message.ByteSize())
+    size = byte_size(message)
     return 1 + max(1, (size.bit_length() + 6) // 7) + size
 
 
@@ -70,8 +80,8 @@ def read_array(tensor: TensorProto) -> NDArray[np.generic]:
         )
     count = element_count(tensor)
     # The smallest element types take half a byte, and varint fields at least one byte an element.
-    if count > 2 * tensor.ByteSize():
-        raise ValueError(f"tensor {tensor.name!r} announces {count} elements but holds {tensor.ByteSize()} bytes")
+    if count > 2 * byte_size(tensor):
+        raise ValueError(f"tensor {tensor.name!r} announces {count} elements but holds {byte_size(tensor)} bytes")
     if tensor.data_type == TensorProto.UINT4 and tensor.HasField("raw_data"):
         return _read_nibbles(tensor, count)
     try:

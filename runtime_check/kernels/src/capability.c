@@ -27,11 +27,13 @@ static OrtStatus *fuse(const struct provider *provider, const struct units *unit
   return error;
 }
 
-static void report(const struct provider *provider, struct reader *reader, const struct units *units) {
+static void report(const struct provider *provider, struct reader *reader, const OrtGraph *graph,
+                   const struct units *units) {
+  const char *name = graph_name(reader, graph);
   for (size_t i = 0; i < units->count; i++) {
     const struct unit *unit = &units->all[i];
     if (!match_has_weights(reader, unit->node)) continue;
-    report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason,
+    report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason, name,
                  node_name(reader, unit->node));
   }
 }
@@ -44,7 +46,7 @@ OrtStatus *provider_capability(OrtEp *ep, const OrtGraph *graph, OrtSupport *sup
   OrtStatus *error = reader.error;
   if (!error && reason) error = provider->api->CreateStatus(ORT_EP_FAIL, reason);
   if (!error) {
-    report(provider, &reader, &units);
+    report(provider, &reader, graph, &units);
     error = reader.error ? reader.error : fuse(provider, &units, support);
   }
   units_release(&units);

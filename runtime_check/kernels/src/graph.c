@@ -16,6 +16,11 @@ bool node_is(struct reader *reader, const OrtNode *node, const char *name) {
   return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
 }
 
+const char *graph_name(struct reader *reader, const OrtGraph *graph) {
+  const char *name = NULL;
+  return READ(Graph_GetName(graph, &name)) && name ? name : "";
+}
+
 const char *value_name(struct reader *reader, const OrtValueInfo *value) {
   const char *name = NULL;
   return value && READ(GetValueInfoName(value, &name)) && name ? name : "";
@@ -91,10 +96,11 @@ bool attribute_float(struct reader *reader, const OrtNode *node, const char *nam
   return read_bytes(reader, found, ORT_ATTRIBUTE_FLOAT, value, sizeof *value) == sizeof *value;
 }
 
-bool attribute_is(struct reader *reader, const OrtNode *node, const char *name, const char *text) {
-  char found[32] = {0};
-  const OrtOpAttr *string = attribute(reader, node, name, ORT_ATTRIBUTE_STRING);
-  return read_bytes(reader, string, ORT_ATTRIBUTE_STRING, found, sizeof found - 1) >= 0 && strcmp(found, text) == 0;
+void attribute_text(struct reader *reader, const OrtNode *node, const char *name, char text[ATTRIBUTE_TEXT]) {
+  const OrtOpAttr *found = attribute(reader, node, name, ORT_ATTRIBUTE_STRING);
+  if (!found) return;
+  memset(text, 0, ATTRIBUTE_TEXT);
+  if (read_bytes(reader, found, ORT_ATTRIBUTE_STRING, text, ATTRIBUTE_TEXT - 1) < 0) text[0] = '?';
 }
 
 static void read_shape(struct reader *reader, const OrtTensorInfo *tensor, struct shape *shape) {

@@ -4,7 +4,7 @@
 
 #include "ort_abi.h"
 
-enum { MAX_RANK = 8, MAX_INPUTS = 8, CONSUMERS = 8 };
+enum { MAX_RANK = 8, MAX_INPUTS = 8, CONSUMERS = 8, ATTRIBUTE_TEXT = 32 };
 
 struct reader {
   const OrtApi *api;
@@ -25,6 +25,7 @@ struct constant {
 
 /* Whether the node is ONNX's own operator `name`. */
 bool node_is(struct reader *reader, const OrtNode *node, const char *name);
+const char *graph_name(struct reader *reader, const OrtGraph *graph);
 const char *node_operator(struct reader *reader, const OrtNode *node);
 /* The node's name, or that of its first output where it has none. */
 const char *node_name(struct reader *reader, const OrtNode *node);
@@ -39,7 +40,8 @@ const OrtValueInfo *node_output(struct reader *reader, const OrtNode *node);
 bool attribute_ints(struct reader *reader, const OrtNode *node, const char *name, int64_t *values, size_t *count);
 bool attribute_int(struct reader *reader, const OrtNode *node, const char *name, int64_t *value);
 bool attribute_float(struct reader *reader, const OrtNode *node, const char *name, float *value);
-bool attribute_is(struct reader *reader, const OrtNode *node, const char *name, const char *text);
+/* A string attribute; "?" where it is longer, and left as it is where there is none. */
+void attribute_text(struct reader *reader, const OrtNode *node, const char *name, char text[ATTRIBUTE_TEXT]);
 
 const char *value_name(struct reader *reader, const OrtValueInfo *value);
 struct shape value_shape(struct reader *reader, const OrtValueInfo *value);

@@ -28,6 +28,28 @@ static bool list(struct reader *reader, const OrtNode *node, const char *name, i
   return true;
 }
 
+/* Padding in numbers. Automatic padding with a stride depends on the image, whose size has to be known then. */
+static const char *match_padding(struct reader *reader, const OrtNode *node, struct match *match) {
+  struct layer_spec *spec = &match->spec;
+  char kind[ATTRIBUTE_TEXT] = "NOTSET";
+  attribute_text(reader, node, "auto_pad", kind);
+  const bool numbers = !*kind || strcmp(kind, "NOTSET") == 0, upper = strcmp(kind, "SAME_UPPER") == 0;
+  const bool same = upper || strcmp(kind, "SAME_LOWER") == 0;
+  if (!same && !numbers && strcmp(kind, "VALID") != 0) return "automatic padding of an unknown kind";
+  if (!list(reader, node, "pads", spec->pad, 4)) return "pads are not four numbers";
+  for (int i = 0; i < 4; i++)
+    if (!numbers && spec->pad[i]) return "both automatic padding and numbers";
+  for (int i = 0; same && i < 2; i++) {
+    const int64_t size = match->input.rank == 4 ? match->input.sizes[2 + i] : -1, stride = spec->stride[i];
+    if (spec->dilation[i] != 1 || stride < 1 || stride > spec->kernel[i]) return "automatic padding of far windows";
+    if (stride > 1 && (size < 1 || size > POSITION_LIMIT)) return "automatic padding of a free image size";
+    const int64_t total = spec->kernel[i] - (stride > 1 && size % stride ? size % stride : stride);
+    spec->pad[i] = upper ? total / 2 : total - total / 2;
+    spec->pad[i + 2] = total - spec->pad[i];
+  }
+  return NULL;
+}
+
 static const char *match_conv(struct reader *reader, const OrtNode *node, const OrtValueInfo *const *inputs,
                               size_t count, struct match *match) {
   struct layer_spec *spec = &match->spec;
@@ -39,9 +61,6 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
   const bool depthwise = group == weight.shape.sizes[0] && weight.shape.sizes[1] == 1 && group > 1;
   if (group != 1 && !depthwise) return "grouped convolution";
   if (depthwise) spec->operation = DEPTHWISE;
-  const bool valid = attribute_is(reader, node, "auto_pad", "VALID");
-  if (attribute_is(reader, node, "auto_pad", "SAME_UPPER") || attribute_is(reader, node, "auto_pad", "SAME_LOWER"))
-    return "automatic padding";
   spec->out_channels = weight.shape.sizes[0];
   spec->in_channels = depthwise ? group : weight.shape.sizes[1];
   for (int i = 0; i < 2; i++) {
@@ -52,9 +71,8 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
     return "kernel_shape is not that of the weights";
   if (!list(reader, node, "strides", spec->stride, 2)) return "strides are not two numbers";
   if (!list(reader, node, "dilations", spec->dilation, 2)) return "dilations are not two numbers";
-  if (!list(reader, node, "pads", spec->pad, 4)) return "pads are not four numbers";
-  for (int i = 0; i < 4; i++)
-    if (valid && spec->pad[i]) return "both automatic padding and numbers";
+  const char *reason = match_padding(reader, node, match);
+  if (reason) return reason;
   spec->weight = weight.values;
   if (count > 2 && inputs[2]) {
     const struct constant bias = value_constant(reader, inputs[2]);
@@ -68,6 +86,7 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
 static const char *match_pool(struct reader *reader, const OrtNode *node, struct match *match) {
   struct layer_spec *spec = &match->spec;
   int64_t ceil_mode = 0;
+  char kind[ATTRIBUTE_TEXT] = "NOTSET";
   spec->operation = MAXIMUM;
   for (int i = 0; i < 2; i++) spec->stride[i] = spec->dilation[i] = 1;
   attribute_int(reader, node, "ceil_mode", &ceil_mode);
@@ -75,8 +94,9 @@ static const char *match_pool(struct reader *reader, const OrtNode *node, struct
   if (!list(reader, node, "kernel_shape", spec->kernel, 2) || !list(reader, node, "strides", spec->stride, 2) ||
       !list(reader, node, "dilations", spec->dilation, 2) || !list(reader, node, "pads", spec->pad, 4))
     return "not two-dimensional";
+  attribute_text(reader, node, "auto_pad", kind);
   if (ceil_mode || spec->pad[0] || spec->pad[1] || spec->pad[2] || spec->pad[3] ||
-      attribute_is(reader, node, "auto_pad", "SAME_UPPER") || attribute_is(reader, node, "auto_pad", "SAME_LOWER"))
+      (*kind && strcmp(kind, "NOTSET") != 0 && strcmp(kind, "VALID") != 0))
     return "padded pooling";
   spec->in_channels = spec->out_channels = match->input.sizes[1];
   return NULL;

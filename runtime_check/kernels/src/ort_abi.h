@@ -90,7 +90,9 @@ typedef struct OrtApi {
   unused to_330[3];
   OrtStatus *(*ValueInfo_IsGraphOutput)(const OrtValueInfo *, bool *);
   OrtStatus *(*ValueInfo_IsConstantInitializer)(const OrtValueInfo *, bool *);
-  unused to_344[12];
+  unused to_333[1];
+  OrtStatus *(*Graph_GetName)(const OrtGraph *, const char **);
+  unused to_344[10];
   OrtStatus *(*Graph_GetNumNodes)(const OrtGraph *, size_t *);
   OrtStatus *(*Graph_GetNodes)(const OrtGraph *, const OrtNode **, size_t);
   unused to_348[2];
@@ -186,6 +188,7 @@ AT(OrtApi, ValueInfo_GetValueConsumers, 325);
 AT(OrtApi, ValueInfo_GetInitializerValue, 326);
 AT(OrtApi, ValueInfo_IsGraphOutput, 330);
 AT(OrtApi, ValueInfo_IsConstantInitializer, 331);
+AT(OrtApi, Graph_GetName, 333);
 AT(OrtApi, Graph_GetNumNodes, 344);
 AT(OrtApi, Graph_GetNodes, 345);
 AT(OrtApi, Node_GetId, 348);

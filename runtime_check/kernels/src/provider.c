@@ -68,17 +68,43 @@ static OrtStatus *option(const OrtApi *api, const OrtSessionOptions *options, co
   return error;
 }
 
+/* An option that has to be empty or one of `known`, which are separated by ", ". */
+static OrtStatus *choice(const OrtApi *api, const OrtSessionOptions *options, const char *key, const char *known,
+                         char text[32]) {
+  OrtStatus *error = option(api, options, key, text);
+  const size_t length = strlen(text);
+  if (!error && !strchr(text, ','))
+    for (const char *at = known; at; at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL)
+      if (strncmp(at, text, length) == 0 && (!at[length] || at[length] == ',')) return NULL;
+  if (error || length == 0) return error;
+  char message[160];
+  snprintf(message, sizeof message, "sparse kernels: %s: '%s' is not one of %s", key, text, known);
+  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+/* The number that the session reports under, 0 where there is none. */
+static OrtStatus *report_number(const OrtApi *api, const OrtSessionOptions *options, uint64_t *number) {
+  char text[32];
+  OrtStatus *error = option(api, options, "report", text);
+  if (error) return error;
+  if (text[strspn(text, "0123456789")])
+    return api->CreateStatus(ORT_INVALID_ARGUMENT, "sparse kernels: report: not a number");
+  *number = strtoull(text, NULL, 10);
+  return NULL;
+}
+
 static OrtStatus *create_ep(OrtEpFactory *factory, const OrtHardwareDevice *const *devices,
                             const OrtKeyValuePairs *const *metadata, size_t count, const OrtSessionOptions *options,
                             const OrtLogger *logger, OrtEp **ep) {
   const struct factory *own = (const struct factory *)factory;
   const OrtApi *api = own->api;
-  char claim[32], report[32], instructions[32];
+  char claim[32], instructions[32];
+  uint64_t report = 0;
   (void)devices, (void)metadata, (void)count, (void)logger;
   *ep = NULL;
-  OrtStatus *error = option(api, options, "claim", claim);
-  if (!error) error = option(api, options, "report", report);
-  if (!error) error = option(api, options, "instructions", instructions);
+  OrtStatus *error = choice(api, options, "claim", "sparse, all", claim);
+  if (!error) error = choice(api, options, "instructions", "best, avx2, generic", instructions);
+  if (!error) error = report_number(api, options, &report);
   if (error) return error;
   struct provider *provider = calloc(1, sizeof *provider);
   if (!provider || workspace_pool_open(&provider->pool)) {
@@ -96,7 +122,7 @@ static OrtStatus *create_ep(OrtEpFactory *factory, const OrtHardwareDevice *cons
   provider->ep_api = own->ep_api;
   provider->isa = isa_select(instructions);
   provider->claim_all = strcmp(claim, "all") == 0;
-  provider->report = strtoull(report, NULL, 10);
+  provider->report = report;
   atomic_init(&provider->several_threads, false);
   *ep = &provider->ep;
   return NULL;

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Append one line to the report of session `id`: operator, non-zeros, weights, why not (or "") and name, with tabs
-   between. Reports of id 0 are not kept. */
+/* Append one line to the report of session `id`: operator, non-zeros, weights, why not (or ""), the graph's name and the
+   layer's, with tabs between. Reports of id 0 are not kept. */
 void report_layer(uint64_t id, const char *operator, int64_t nonzeros, int64_t weights, const char *reason,
-                  const char *name);
+                  const char *graph, const char *name);
 
 #endif

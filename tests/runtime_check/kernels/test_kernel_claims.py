@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from kernel_files import assert_close, network, open_model, sparse
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from runtime_check.kernels import provider
 
@@ -44,7 +45,6 @@ def test_sparse_layers_are_claimed_and_dense_ones_are_not() -> None:
     ("attributes", "weight", "reason"),
     [
         ({"group": 2}, sparse(RNG, 16, 4, 3, 3), "grouped convolution"),
-        ({"auto_pad": "SAME_UPPER", "pads": None}, SPARSE, "automatic padding"),
         ({}, sparse(RNG, 4, 8, 1, 1), "too small"),
     ],
 )
@@ -53,6 +53,41 @@ def test_what_is_not_covered_stays_with_onnxruntime(attributes: Any, weight: np.
     assert reasons(content) == [reason]
     x = RNG.standard_normal((2, 8, 10, 10)).astype(np.float32)
     assert_close(open_model(content)(x=x), open_model(content, with_kernels=False)(x=x))
+
+
+@pytest.mark.parametrize("kind", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 5)])
+def test_automatic_padding_is_that_of_onnxruntime(kind: str, stride: int, kernel: tuple[int, int]) -> None:
+    weight = {"w": sparse(RNG, 16, 8, *kernel)}
+    for size in ([10, 11], [7, 9]):
+        content = network([conv(auto_pad=kind, pads=None, strides=[stride] * 2)], weight, {"x": ["n", 8, *size]})
+        opened = open_model(content)
+        assert opened.layers[0].claimed
+        x = RNG.standard_normal((2, 8, *size)).astype(np.float32)
+        assert_close(opened(x=x), open_model(content, with_kernels=False)(x=x))
+
+
+def test_automatic_padding_that_depends_on_the_image_needs_its_size() -> None:
+    free = {"x": ["n", 8, "h", "w"]}
+    step = network([conv(auto_pad="SAME_UPPER", pads=None, strides=[2, 2])], {"w": SPARSE}, free)
+    assert reasons(step, claim="all") == ["automatic padding of a free image size"]
+    assert reasons(network([conv(auto_pad="SAME_UPPER", pads=None)], {"w": SPARSE}, free)) == [None]
+
+
+def test_layers_of_the_same_name_in_both_branches_are_two() -> None:
+    branches = {}
+    for name, weight in {"then": SPARSE, "else": sparse(RNG, 16, 8, 3, 3, density=1.0)}.items():
+        node = helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1])
+        output = helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None)
+        branches[f"{name}_branch"] = helper.make_graph(
+            [node], name, [], [output], [numpy_helper.from_array(weight, "w")]
+        )
+    which = helper.make_node("Greater", ["mean", "zero"], ["which"])
+    nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0), which]
+    content = network([*nodes, helper.make_node("If", ["which"], ["y"], **branches)], {"zero": np.float32(0)}, IMAGE)
+    opened = open_model(content, claim="sparse")
+    assert {(layer.name, layer.reason) for layer in opened.layers} == {("conv", None), ("conv", "not sparse enough")}
 
 
 def test_other_ranks_types_and_changing_weights_are_refused() -> None:

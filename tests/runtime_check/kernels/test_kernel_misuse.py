@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from kernel_files import assert_close, network, open_model, sparse
 from onnx import helper
+
+from runtime_check.kernels import provider
 
 RNG = np.random.default_rng(11)
 WEIGHT = sparse(RNG, 16, 8, 3, 3)
@@ -92,6 +95,31 @@ def test_malformed_attributes_are_errors_or_not_claimed(attributes: Any) -> None
     except Exception:
         return
     assert not any(layer.claimed for layer in ours.layers)
+
+
+@pytest.mark.parametrize("kind", ["NONSENSE", "same_upper", "SAME_UPPER" * 9])
+def test_an_unknown_padding_is_refused_as_without_kernels(kind: str) -> None:
+    content = one_conv(["n", 8, 9, 9], auto_pad=kind)
+    for with_kernels in (False, True):
+        with pytest.raises(Exception, match=r"auto_pad|AutoPadType|padding"):
+            open_model(content, with_kernels=with_kernels)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"claim": "al"}, "claim: 'al' is not one of sparse, all"),
+        ({"claim": "sparse, all"}, "claim: 'sparse, all' is not one of sparse, all"),
+        ({"instructions": "avx"}, "instructions: 'avx' is not one of best, avx2, generic"),
+        ({"report": "-1"}, "report: not a number"),
+    ],
+)
+def test_options_are_checked(setting: dict[str, str], message: str) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    provider.add_to(options, **setting)
+    with pytest.raises(Exception, match=message):
+        ort.InferenceSession(one_conv(["n", 8, 9, 9]), options, enable_fallback=0)
 
 
 @pytest.mark.parametrize(

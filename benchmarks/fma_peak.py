@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
+
+from compiled import compiled
 
 SOURCE = """
 #include <time.h>
@@ -37,16 +35,8 @@ double peak(void) {
 
 def fma_peak_gflops() -> float | None:
     """GFLOP/s of one core with vectors of eight floats, 2 a multiply-add; None without a C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    library = compiled(SOURCE, "-ffp-contract=fast", *(["-mavx2", "-mfma"] if platform.machine() == "x86_64" else []))
+    if library is None:
         return None
-    flags = ["-mavx2", "-mfma"] if platform.machine() == "x86_64" else []
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "peak.c", Path(folder) / "peak.so"
-        source.write_text(SOURCE)
-        subprocess.run(
-            [compiler, "-O3", "-ffp-contract=fast", *flags, "-shared", "-fPIC", "-o", library, source], check=True
-        )
-        peak = ctypes.CDLL(str(library)).peak
-        peak.restype = ctypes.c_double
-        return float(peak())
+    library.peak.restype = ctypes.c_double
+    return float(library.peak())

@@ -3,7 +3,7 @@
 Step k mixes one neuron in with γ_k = 1/(1 + k) (8). Exact: every neuron is tried by a forward pass of the layers
 after the cut. Accelerated (2.2.1): with unit i scaled by N(a_i + z_i), one backward pass at z = 0 gives c_i = ∂D/∂z_i
 for all units, a step towards i changes D by γ (c_i − Σ_j a_j c_j) to first order, and only the few most promising
-neurons are tried.
+neurons are tried. The layer right behind the cut runs once for all that are tried (`compress.greedy.reading`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from compress.greedy.discrepancy import Discrepancy
 from compress.greedy.gates import gated
 from compress.greedy.groups import ChannelGroup
 from compress.greedy.local import Indices, Vector
+from compress.greedy.reading import Reading
 from compress.greedy.replay import Replay
 
 CANDIDATES = 5
@@ -85,21 +86,29 @@ class GlobalImitation:
         derivatives = c.numpy()
         return np.asarray(derivatives - a @ derivatives)
 
+    @torch.no_grad()
     def _best(self, a: Vector, gamma: float, candidates: Indices, number: int) -> tuple[int, float]:
-        values = []
-        for i in candidates:
-            moved = (1 - gamma) * a
-            moved[i] += gamma
-            values.append(self._evaluate(moved, number))
+        rest, values = (1 - gamma) * a, []
+        with gated(self.replay.model, self.group) as gates:
+            gates.factors = torch.from_numpy(len(a) * rest)
+            reading = self._reading(number)
+            for i in candidates:
+                moved = rest.copy()
+                moved[i] += gamma
+                gates.factors = torch.from_numpy(len(a) * moved)
+                found = self.replay.run(number, first=reading.plus(i, len(a) * gamma) if reading else None)
+                values.append(float(self.discrepancy(found, self.full[number])))
+        self.forwards += len(candidates)
         best = int(np.argmin(values))
         return int(candidates[best]), values[best]
 
-    @torch.no_grad()
-    def _evaluate(self, a: Vector, number: int) -> float:
-        self.forwards += 1
-        with gated(self.replay.model, self.group) as gates:
-            gates.factors = torch.from_numpy(len(a) * a)
-            return float(self.discrepancy(self.replay.run(number), self.full[number]))
+    def _reading(self, number: int) -> Reading | None:
+        """Of the consumer at the cut; None where the model runs whole."""
+        found = self.replay.at_cut(number, self.group.consumers)
+        if found is None:
+            return None
+        name, x = found
+        return Reading(self.replay.model.get_submodule(name), self.group.consumers[name], x)
 
     def _draw(self) -> int:
         return int(self.rng.integers(len(self.full)))

@@ -98,12 +98,20 @@ class Replay:
                 self._execute(live, self._cut, target)
         self._cut, self._written = target, None
 
-    def run(self, number: int, *, until: Iterable[str] = ()) -> Any:
+    def at_cut(self, number: int, layers: Iterable[str]) -> tuple[str, Tensor] | None:
+        """Name and input of the layer right behind the cut; None unless it is one of these, or the model runs whole."""
+        if not self.traced or not _calls(self._nodes[self._cut], set(layers)):
+            return None
+        node = self._nodes[self._cut]
+        return str(node.target), self._live[number][node.all_input_nodes[0]]
+
+    def run(self, number: int, *, until: Iterable[str] = (), first: Tensor | None = None) -> Any:
         """The model's output for one batch, from the cut.
 
         Args:
             number: which batch.
             until: stop after the last of these layers instead; the output is then None.
+            first: the output of the layer `at_cut`, which then does not run.
         """
         if not self.traced:
             return self.model(self.inputs[number].clone())
@@ -113,10 +121,13 @@ class Replay:
         for node in live if self._written is None else self._written:
             # copies: layers that work in place must not change what the next run starts from
             live[node] = tree_map_only(Tensor, torch.clone, live[node])
+        start, started = self._cut, dict(live)
+        if first is not None:
+            live[self._nodes[start]] = first
+            start += 1
         if self._written is not None or places:
-            return self._execute(live, self._cut, places[-1] + 1 if places else len(self._nodes))
-        started = dict(live)
-        output = self._execute(live, self._cut, len(self._nodes))
+            return self._execute(live, start, places[-1] + 1 if places else len(self._nodes))
+        output = self._execute(live, start, len(self._nodes))
         self._written = {node for node, value in started.items() if any(map(_written_to, tree_leaves(value)))}
         return output
 

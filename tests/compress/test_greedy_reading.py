@@ -1,0 +1,137 @@
+"""One run of the first consumer for every unit against running it gated, and global steps against whole runs."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from shrink_checks import set_norms
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.greedy.discrepancy import squared_error
+from compress.greedy.global_steps import CANDIDATES, GlobalImitation
+from compress.greedy.groups import find_groups
+from compress.greedy.reading import Reading
+from compress.greedy.replay import Replay
+from compress.greedy.thinning import scale_consumers
+from compress_then_export.models import build
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Linear(8, 5), (3, 8)),
+        (nn.Linear(8, 5, bias=False), (3, 2, 8)),
+        (nn.Conv1d(8, 5, 3, padding=2, dilation=2), (3, 8, 9)),
+        (nn.Conv2d(8, 5, 3, stride=2, padding=1, padding_mode="reflect"), (3, 8, 7, 6)),
+        (nn.Conv2d(8, 5, (1, 3), padding="same", bias=False), (3, 8, 7, 6)),
+        (nn.Conv3d(8, 5, 2), (3, 8, 3, 3, 4)),
+    ],
+    ids=["linear", "tokens", "1d", "reflect", "same", "3d"],
+)
+@pytest.mark.parametrize("columns", [[[6], [0], [3]], [[1, 4], [7, 2]]], ids=["one column", "two columns"])
+def test_every_unit_of_every_layer(module: nn.Module, shape: tuple[int, ...], columns: list[list[int]]) -> None:
+    """A layer that reads channels of others too, before any gate."""
+    torch.manual_seed(0)
+    module, x = copy.deepcopy(module).double(), torch.randn(shape, dtype=torch.float64)
+    dim = 2 if x.dim() == 3 and isinstance(module, nn.Linear) else 1
+    with torch.no_grad():
+        reading = Reading(module, np.array(columns), x)
+        for unit, picked in enumerate(columns):
+            whole = torch.ones(8, dtype=torch.float64)
+            whole[picked] += 0.7
+            expected = module(x * whole.reshape(-1, *[1] * (x.dim() - 1 - dim)))
+            torch.testing.assert_close(reading.plus(unit, 0.7), expected, rtol=1e-12, atol=1e-12)
+
+
+class Concatenated(nn.Module):
+    """The reader also has columns of another group, and works in place on what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 3, 3, padding=1)
+        self.c, self.d = nn.Conv2d(7, 5, 3), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([F.relu(self.a(x)), torch.tanh(self.b(x))], dim=1)
+        y: Tensor = self.d(F.relu(self.c(both), inplace=True))
+        return y
+
+
+class Gated(nn.Module):
+    """A second reader behind the first one, as squeeze-and-excitation has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.squeeze, self.excite, self.b = (
+            nn.Conv2d(2, 6, 1), nn.Conv2d(6, 3, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 3),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        y: Tensor = self.b(x * gate)
+        return y
+
+
+class Branching(Concatenated):
+    """It cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() < 1e9 else x + 1)
+
+
+def flattened() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(80, 3), nn.Tanh(), nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("build_model", [Concatenated, Gated, Branching, flattened])
+def test_steps_are_those_of_whole_runs_of_scaled_copies(build_model: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = build_model(), torch.randn(4, 2, 5, 5)
+    groups = find_groups(model, x).groups
+    model, x = model.double(), x.double()
+    with torch.no_grad():
+        full = model(x)
+    for group in groups:
+        units = group.units
+        replay = Replay(copy.deepcopy(model), [x])
+        replay.advance(group.consumers)
+        assert replay.traced == (build_model is not Branching)
+        before = np.zeros(units)
+        search = GlobalImitation(replay, group, [full], squared_error, exact_size=units, seed=0)
+        for count, (a, value) in enumerate(islice(search.steps(0), 4)):
+            tries = []
+            for i in range(units):
+                moved = (before * count + np.eye(units)[i]) / (count + 1)
+                scaled = copy.deepcopy(model)
+                scale_consumers(scaled, group, units * moved)
+                tries.append(float(squared_error(scaled(x).detach(), full)))
+            chosen = int(np.argmax(a * (count + 1) - before * count))
+            assert value == pytest.approx(min(tries), rel=1e-9)
+            assert tries[chosen] == pytest.approx(min(tries), rel=1e-9)
+            before = a
+
+
+def test_the_layer_at_the_cut_runs_once_for_all_that_are_tried() -> None:
+    torch.manual_seed(0)
+    model, x = set_norms(build("builtin:resnet20")), torch.randn(2, 3, 32, 32)
+    group = find_groups(model, x).groups[2]
+    replay = Replay(copy.deepcopy(model), [x])
+    replay.advance(group.consumers)
+    with torch.no_grad():
+        full = model(x)
+    calls = dict.fromkeys([*group.consumers, "fc"], 0)
+    for name in calls:
+        replay.model.get_submodule(name).register_forward_hook(
+            lambda *_, name=name: calls.update({name: calls[name] + 1})
+        )
+    search = GlobalImitation(replay, group, [full], squared_error, exact_size=0, seed=0)
+    list(islice(search.steps(0), 4))
+    (consumer,) = group.consumers
+    assert calls[consumer] == 1 + 3 * 2  # of a step: one in the backward pass, one for all that are tried
+    assert calls["fc"] == 1 + 3 * (1 + CANDIDATES) == search.forwards + search.backwards

@@ -80,7 +80,7 @@ def cli() -> None:
 @click.option(
     "--kernels/--no-kernels",
     default=True,
-    help="Use a sparse-kernel provider where one is installed [default: on].",
+    help="Run sparse layers from their non-zeros [default: on].",
 )
 @click.option(
     "--html",
@@ -159,7 +159,7 @@ def verify(
 @click.option(
     "--kernels/--no-kernels",
     default=True,
-    help="Use a sparse-kernel provider where one is installed [default: on].",
+    help="Run sparse layers from their non-zeros [default: on].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 def bench(

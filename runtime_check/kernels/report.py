@@ -73,14 +73,17 @@ def read(report: int) -> tuple[Layer, ...]:
     size = function(report, None, 0)
     buffer = ctypes.create_string_buffer(size + 1)
     function(report, buffer, size)
-    found: dict[tuple[str, str], Layer] = {}
+    rounds: list[list[Layer]] = [[]]
     for line in buffer.raw[:size].decode(errors="replace").split("\n")[:-1]:
-        operator, nonzeros, weights, reason, graph, name = line.split("\t")
-        # A graph may be looked at more than once while it is optimised; the last look is what runs.
-        found[graph, name] = _layer(operator, nonzeros, weights, reason, name)
-    return tuple(found.values())
+        if line:
+            rounds[-1].append(_layer(line))
+        else:  # a round's end
+            rounds.append([])
+    # The model is gone through once more whenever functions were dissolved; the last time is what runs.
+    return tuple(rounds[-1] or rounds[max(len(rounds) - 2, 0)])
 
 
-def _layer(operator: str, nonzeros: str, weights: str, reason: str, name: str) -> Layer:
+def _layer(line: str) -> Layer:
+    operator, nonzeros, weights, reason, name = line.split("\t")
     counts = [None if int(text) < 0 else int(text) for text in (nonzeros, weights)]
     return Layer(one_line(name), one_line(operator), counts[0], counts[1], reason or None)

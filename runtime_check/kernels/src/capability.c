@@ -29,13 +29,13 @@ static OrtStatus *fuse(const struct provider *provider, const struct units *unit
 
 static void report(const struct provider *provider, struct reader *reader, const OrtGraph *graph,
                    const struct units *units) {
-  const char *name = graph_name(reader, graph);
   for (size_t i = 0; i < units->count; i++) {
     const struct unit *unit = &units->all[i];
     if (!match_has_weights(reader, unit->node)) continue;
-    report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason, name,
+    report_layer(provider->report, node_operator(reader, unit->node), unit->nonzeros, unit->weights, unit->reason,
                  node_name(reader, unit->node));
   }
+  if (!graph_is_inner(reader, graph)) report_round(provider->report);
 }
 
 OrtStatus *provider_capability(OrtEp *ep, const OrtGraph *graph, OrtSupport *support) {

@@ -7,6 +7,7 @@
 #define DENSE 0.0187
 #define NONZERO 0.032
 #define OVERHEAD 0.035
+#define COPIES 4 /* times that overhead: what copies may come to before they count by themselves */
 #define MARGIN 0.85 /* of onnxruntime's time, so that nothing becomes slower where these figures are a little off */
 
 /* Onnxruntime leaves out the part of a window that lies in the padding, but for a rest; it counts output channels in
@@ -20,6 +21,9 @@
 #define RELAYOUT 0.077
 #define RELAYOUT_LARGE 0.35
 #define WRITE_LARGE 0.2
+
+/* The same in any size where onnxruntime runs what comes before or after: a layer of few inputs is hardly more than that. */
+#define PASS 0.05
 
 #define FILL 0.9 /* of what vectors are filled for: most images leave an eighth empty */
 
@@ -111,7 +115,8 @@ static void fill(const struct layer_spec *spec, const struct surroundings *aroun
   if (around->joined_before && !strided && !wide) *copied = 0; /* comes in lanes */
 }
 
-/* Windows that overlap, without gaps, on images that are not tiny: there the share of non-zeros decides alone. */
+/* Windows that overlap, without gaps, on images that are not tiny: there the share of non-zeros decides, unless copies
+   are out of proportion. */
 static bool usual(const struct layer_spec *spec, const struct axis axes[2]) {
   for (int i = 0; i < 2; i++) {
     const int64_t kernel = spec->kernel[i];
@@ -129,7 +134,7 @@ static const char *linear_objection(const struct layer_spec *spec, double rows, 
     ours = nonzeros * NONZERO * greater(rows, LEAST_ROWS) + LINEAR_VALUE * (in + out) * rows;
   }
   if (ours * slower + NODE <= MARGIN * dense) return NULL;
-  return rows < LEAST_ROWS ? "not sparse enough for so few rows" : "not sparse enough";
+  return rows < LEAST_ROWS && nonzeros < in * out / 2 ? "not sparse enough for so few rows" : "not sparse enough";
 }
 
 /* Between sparse layers, small windows save onnxruntime's changes of layout; large ones take longer than those. */
@@ -158,16 +163,21 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   double extra = out * positions > LARGE && !around->joined_after ? WRITE_LARGE * out * positions : 0;
   if (around->grouped_after) extra += relayout(out * positions) * out * pixels;
   if (around->grouped_before) extra += relayout(in * positions) * in * pixels;
+  if (!around->joined_before) extra += PASS * in * pixels;
+  if (!around->joined_after) extra += PASS * out * pixels;
+  double around_sums = OVERHEAD * NONZERO * weights * pixels;
   if (usual(spec, axes)) {
-    const double most = MARGIN * DENSE / NONZERO - OVERHEAD - extra / (NONZERO * weights * pixels);
-    return (double)nonzeros * slower > most * weights ? "not sparse enough" : NULL;
+    const double copies = in * copied + (taps > 1 && !around->joined_after ? LANE * out * pixels : 0);
+    const double ours = NONZERO * slower * (double)nonzeros * greater(pixels, FILL * filled) + around_sums + extra;
+    if (ours > MARGIN * DENSE * weights * pixels) return "not sparse enough";
+    const double most = MARGIN * DENSE * weights * pixels - ours + COPIES * around_sums;
+    return copies > most ? "copying its tensors takes longer than its zeros save" : NULL;
   }
   const double inside = axes[0].inside * axes[1].inside + REST, share = inside < 1 ? inside : 1;
   const double used = axes[0].used * axes[1].used, memory = weights > LARGE ? DENSE_MEMORY : 0;
   const double read = used * (DENSE_READING + memory); /* in pixels */
   const double dense = DENSE * in * taps * whole(out, DENSE_GROUP) * (share * pixels + read);
   const double counted = greater(greater(pixels, pixels <= 4 ? TINY_PIXELS : FEW_PIXELS), FILL * filled);
-  double around_sums = OVERHEAD * NONZERO * weights * pixels;
   if (taps > 1 && !around->joined_after) around_sums = greater(around_sums, LANE * out * pixels);
   const double ours = NONZERO * slower * counted * (double)nonzeros + around_sums + extra;
   if (ours + in * copied <= MARGIN * dense) return NULL;
@@ -176,5 +186,5 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
     return "its dilation reaches into the padding, which onnxruntime leaves out";
   if (ours > MARGIN * dense) return "not sparse enough";
   if (dilated) return "its dilation makes the copy of its input too large";
-  return "copying its input takes longer than its zeros save";
+  return "copying its tensors takes longer than its zeros save";
 }

@@ -16,9 +16,9 @@ bool node_is(struct reader *reader, const OrtNode *node, const char *name) {
   return !domain || !*domain || strcmp(domain, "ai.onnx") == 0;
 }
 
-const char *graph_name(struct reader *reader, const OrtGraph *graph) {
-  const char *name = NULL;
-  return READ(Graph_GetName(graph, &name)) && name ? name : "";
+bool graph_is_inner(struct reader *reader, const OrtGraph *graph) {
+  const OrtNode *parent = NULL;
+  return READ(Graph_GetParentNode(graph, &parent)) && parent;
 }
 
 const char *value_name(struct reader *reader, const OrtValueInfo *value) {

@@ -25,7 +25,8 @@ struct constant {
 
 /* Whether the node is ONNX's own operator `name`. */
 bool node_is(struct reader *reader, const OrtNode *node, const char *name);
-const char *graph_name(struct reader *reader, const OrtGraph *graph);
+/* Whether the graph lies inside a node, as the branches of If do. */
+bool graph_is_inner(struct reader *reader, const OrtGraph *graph);
 const char *node_operator(struct reader *reader, const OrtNode *node);
 /* The node's name, or that of its first output where it has none. */
 const char *node_name(struct reader *reader, const OrtNode *node);

@@ -28,7 +28,8 @@ static bool list(struct reader *reader, const OrtNode *node, const char *name, i
   return true;
 }
 
-/* Padding in numbers. Automatic padding with a stride depends on the image, whose size has to be known then. */
+/* Padding in numbers. With a stride, automatic padding depends on the image, and a size that a file names need not be the
+   one that comes. */
 static const char *match_padding(struct reader *reader, const OrtNode *node, struct match *match) {
   struct layer_spec *spec = &match->spec;
   char kind[ATTRIBUTE_TEXT] = "NOTSET";
@@ -40,10 +41,8 @@ static const char *match_padding(struct reader *reader, const OrtNode *node, str
   for (int i = 0; i < 4; i++)
     if (!numbers && spec->pad[i]) return "both automatic padding and numbers";
   for (int i = 0; same && i < 2; i++) {
-    const int64_t size = match->input.rank == 4 ? match->input.sizes[2 + i] : -1, stride = spec->stride[i];
-    if (spec->dilation[i] != 1 || stride < 1 || stride > spec->kernel[i]) return "automatic padding of far windows";
-    if (stride > 1 && (size < 1 || size > POSITION_LIMIT)) return "automatic padding of a free image size";
-    const int64_t total = spec->kernel[i] - (stride > 1 && size % stride ? size % stride : stride);
+    if (spec->stride[i] != 1 || spec->dilation[i] != 1) return "automatic padding with a stride or dilation";
+    const int64_t total = spec->kernel[i] - 1;
     spec->pad[i] = upper ? total / 2 : total - total / 2;
     spec->pad[i + 2] = total - spec->pad[i];
   }

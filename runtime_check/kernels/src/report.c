@@ -8,7 +8,7 @@
 
 #include "provider.h"
 
-enum { LINE = 640, GRAPH_END = 384, LONGEST = 1 << 22 }; /* bytes of a line, of what precedes its last name, of all */
+enum { LINE = 512, LONGEST = 1 << 22 };
 
 struct report {
   struct report *next;
@@ -46,25 +46,25 @@ static void append(uint64_t id, const char *line, size_t length) {
   report->length += length;
 }
 
-/* Adds a name up to its end or the line's, without what could be taken for the end of a field. */
-static size_t add_name(char line[LINE], size_t end, size_t most, const char *name) {
-  for (; *name && end < most; name++) line[end++] = (unsigned char)*name < ' ' ? '?' : *name;
-  return end;
-}
-
 void report_layer(uint64_t id, const char *operator, int64_t nonzeros, int64_t weights, const char *reason,
-                  const char *graph, const char *name) {
+                  const char *name) {
   char line[LINE];
   if (id == 0) return;
   const int prefix = snprintf(line, sizeof line, "%.32s\t%" PRId64 "\t%" PRId64 "\t%.160s\t", operator, nonzeros,
                               weights, reason ? reason : "");
   if (prefix < 0 || prefix >= LINE) return;
-  size_t end = add_name(line, (size_t)prefix, GRAPH_END, graph);
-  line[end++] = '\t';
-  end = add_name(line, end, LINE - 1, name);
+  size_t end = (size_t)prefix;
+  for (; *name && end < LINE - 1; name++) line[end++] = (unsigned char)*name < ' ' ? '?' : *name;
   line[end++] = '\n';
   pthread_mutex_lock(&lock);
   append(id, line, end);
+  pthread_mutex_unlock(&lock);
+}
+
+void report_round(uint64_t id) {
+  if (id == 0) return;
+  pthread_mutex_lock(&lock);
+  append(id, "\n", 1);
   pthread_mutex_unlock(&lock);
 }
 

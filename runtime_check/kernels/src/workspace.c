@@ -29,7 +29,9 @@ struct workspace *workspace_take(struct workspace_pool *pool, int64_t packed_byt
   pthread_mutex_unlock(&pool->lock);
   if (!workspace && !(workspace = calloc(1, sizeof *workspace))) return NULL;
   const size_t packed = whole_lines(packed_bytes), sums = whole_lines(sum_bytes);
-  const size_t bytes = packed + SLOTS * sums;
+  size_t slots = SLOTS;
+  if (sums > SLOT_BYTES / SLOTS) slots = sums < SLOT_BYTES ? SLOT_BYTES / sums : 1;
+  const size_t bytes = packed + slots * sums;
   if (workspace->bytes < bytes) {
     free(workspace->memory);
     workspace->memory = aligned_alloc(LINE, bytes);
@@ -41,7 +43,8 @@ struct workspace *workspace_take(struct workspace_pool *pool, int64_t packed_byt
   }
   workspace->sums = workspace->memory + packed;
   workspace->sum_bytes = sums;
-  atomic_store(&workspace->used, 0);
+  workspace->slots = slots;
+  atomic_store(&workspace->used, slots < SLOTS ? ~(((uint_fast64_t)1 << slots) - 1) : 0); /* the rest is never free */
   return workspace;
 }
 

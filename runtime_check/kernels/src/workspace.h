@@ -7,14 +7,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SLOTS = 64 }; /* tasks of one call that hold sums at the same time */
+enum { SLOTS = 64 }; /* tasks of one call that hold sums at the same time, */
+#define SLOT_BYTES ((size_t)1 << 30) /* where they take no more memory than this together; fewer otherwise */
 
 struct workspace {
   struct workspace *next;
   char *memory; /* aligned to a cache line */
   size_t bytes;
-  char *sums; /* SLOTS pieces of sum_bytes, behind the copy of the input; untouched pieces cost no memory */
-  size_t sum_bytes;
+  char *sums; /* `slots` pieces of sum_bytes, behind the copy of the input; untouched pieces cost no memory */
+  size_t sum_bytes, slots;
   atomic_uint_fast64_t used; /* a bit for each slot */
 };
 

@@ -60,34 +60,55 @@ def test_what_is_not_covered_stays_with_onnxruntime(attributes: Any, weight: np.
 @pytest.mark.parametrize("kernel", [(3, 3), (4, 5)])
 def test_automatic_padding_is_that_of_onnxruntime(kind: str, stride: int, kernel: tuple[int, int]) -> None:
     weight = {"w": sparse(RNG, 16, 8, *kernel)}
+    content = network([conv(auto_pad=kind, pads=None, strides=[stride] * 2)], weight, {"x": ["n", 8, "h", "w"]})
+    opened = open_model(content)
+    assert opened.layers[0].claimed == (stride == 1 or kind == "VALID")
     for size in ([10, 11], [7, 9]):
-        content = network([conv(auto_pad=kind, pads=None, strides=[stride] * 2)], weight, {"x": ["n", 8, *size]})
-        opened = open_model(content)
-        assert opened.layers[0].claimed
         x = RNG.standard_normal((2, 8, *size)).astype(np.float32)
         assert_close(opened(x=x), open_model(content, with_kernels=False)(x=x))
 
 
-def test_automatic_padding_that_depends_on_the_image_needs_its_size() -> None:
-    free = {"x": ["n", 8, "h", "w"]}
-    step = network([conv(auto_pad="SAME_UPPER", pads=None, strides=[2, 2])], {"w": SPARSE}, free)
-    assert reasons(step, claim="all") == ["automatic padding of a free image size"]
-    assert reasons(network([conv(auto_pad="SAME_UPPER", pads=None)], {"w": SPARSE}, free)) == [None]
-
-
-def test_layers_of_the_same_name_in_both_branches_are_two() -> None:
+def test_layers_of_the_same_name_in_several_branches_are_all_reported() -> None:
     branches = {}
-    for name, weight in {"then": SPARSE, "else": sparse(RNG, 16, 8, 3, 3, density=1.0)}.items():
+    weights = {"then": sparse(RNG, 32, 16, 3, 3), "else": sparse(RNG, 32, 16, 3, 3, density=1)}
+    for name, weight in weights.items():
         node = helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1])
         output = helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, None)
         branches[f"{name}_branch"] = helper.make_graph(
-            [node], name, [], [output], [numpy_helper.from_array(weight, "w")]
+            [node], "branch", [], [output], [numpy_helper.from_array(weight, "w")]
         )
     which = helper.make_node("Greater", ["mean", "zero"], ["which"])
     nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0), which]
-    content = network([*nodes, helper.make_node("If", ["which"], ["y"], **branches)], {"zero": np.float32(0)}, IMAGE)
-    opened = open_model(content, claim="sparse")
-    assert {(layer.name, layer.reason) for layer in opened.layers} == {("conv", None), ("conv", "not sparse enough")}
+    nodes += [helper.make_node("If", ["which"], [output], **branches) for output in ("a", "b")]
+    nodes.append(helper.make_node("Add", ["a", "b"], ["y"]))
+    opened = open_model(network(nodes, {"zero": np.float32(0)}, {"x": ["n", 16, 24, 24]}), claim="sparse")
+    assert {layer.name for layer in opened.layers} == {"conv"}
+    assert sorted(layer.reason or "" for layer in opened.layers) == ["", "", *["not sparse enough"] * 2]
+
+
+def test_layers_of_functions_are_reported_once() -> None:
+    body = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    opset = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "Block", ["x", "w"], ["y"], body, opset)
+    nodes = [conv("a"), helper.make_node("Block", ["x", "v"], ["b"], domain="own")]
+    constants = {"w": SPARSE, "v": sparse(RNG, 16, 8, 3, 3)}
+    model = onnx.load_from_string(network([*nodes, helper.make_node("Add", ["a", "b"], ["y"])], constants, IMAGE))
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    assert [layer.claimed for layer in open_model(model.SerializeToString()).layers] == [True, True]
+    for initializer in model.graph.initializer:
+        dense = sparse(RNG, 16, 8, 3, 3, density=1)
+        initializer.CopyFrom(numpy_helper.from_array(dense, initializer.name))
+    assert reasons(model.SerializeToString()) == ["not sparse enough"] * 2
+
+
+def test_many_outputs_need_no_more_memory_than_there_is() -> None:
+    weight = sparse(RNG, 2, 300_000, density=0.01)
+    content = network([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, {"x": [9, 2]})
+    opened = open_model(content, threads=2)
+    assert opened.layers[0].claimed
+    x = RNG.standard_normal((9, 2)).astype(np.float32)
+    assert_close(opened(x=x), x @ weight)
 
 
 def test_other_ranks_types_and_changing_weights_are_refused() -> None:

@@ -8,6 +8,7 @@ from kernel_files import network, open_model, sparse
 from onnx import helper
 
 RNG = np.random.default_rng(8)
+COPYING = "copying its tensors takes longer than its zeros save"
 
 
 def claimed(
@@ -37,9 +38,9 @@ def test_from_some_sparsity_on_a_layer_is_claimed(kernel: int) -> None:
 
 
 def test_beside_depthwise_layers_it_takes_more_zeros() -> None:
-    assert claimed(32, 64, 1, 0.4)
-    assert not claimed(32, 64, 1, 0.4, depthwise=True)
-    assert claimed(32, 64, 1, 0.1, depthwise=True)
+    assert claimed(64, 128, 1, 0.4)
+    assert not claimed(64, 128, 1, 0.4, depthwise=True)
+    assert claimed(64, 128, 1, 0.1, depthwise=True)
 
 
 def test_huge_tensors_that_would_be_laid_out_anew_stay() -> None:
@@ -76,6 +77,7 @@ def reason_of_linear(rows: list, inputs: int, outputs: int, density: float) -> s
 def test_linear_layers_with_few_rows_take_more_zeros(rows: list, dense: float, paying: float) -> None:
     """Rows that are not known may be one."""
     assert reason_of_linear(rows, 512, 512, dense) == "not sparse enough for so few rows"
+    assert reason_of_linear(rows, 512, 512, 1) == "not sparse enough"
     assert reason_of_linear(rows, 512, 512, paying) is None
     assert reason_of_linear([64], 512, 512, dense) is None
     assert reason_of_linear(["n", 64], 512, 512, dense) is None
@@ -99,9 +101,7 @@ def test_windows_mostly_in_the_padding_are_no_work_for_onnxruntime() -> None:
 
 
 def test_windows_side_by_side_have_to_pay_for_the_copy() -> None:
-    assert reason_of_conv(64, 16, (8, 8), [56, 56], 0.2, stride=8, pad=0) == (
-        "copying its input takes longer than its zeros save"
-    )
+    assert reason_of_conv(64, 16, (8, 8), [56, 56], 0.2, stride=8, pad=0) == COPYING
     assert reason_of_conv(64, 256, (4, 4), [56, 56], 0.2, stride=4, pad=0) is None
 
 
@@ -119,9 +119,25 @@ def test_depthwise_layers_join_where_their_windows_are_small(kernel: int, dilati
     assert layer.reason == (None if pays else "its window reaches too far to pay")
 
 
-def test_small_layers_with_windows_as_usual_are_claimed_by_their_zeros_alone() -> None:
-    assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.3) is None
-    assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.6) == "not sparse enough"
+def test_windows_as_usual_are_claimed_by_their_zeros_unless_copies_are_out_of_proportion() -> None:
+    assert reason_of_conv(64, 64, (3, 3), [8, 8], 0.3) is None
+    assert reason_of_conv(64, 64, (3, 3), [8, 8], 0.6) == "not sparse enough"
+    assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.3) == COPYING
+    assert reason_of_conv(512, 32, (7, 1), [7, 7], 0.05) == COPYING
+    assert reason_of_conv(3, 2048, (1, 7), [40, 40], 0.05) == COPYING
+
+
+def test_vectors_that_stay_empty_count() -> None:
+    """Eight groups of rows: 16 are filled whole, of 24 for 17 rows a third is empty."""
+    assert reason_of_conv(192, 192, (3, 3), [16, 17], 0.42) is None
+    assert reason_of_conv(192, 192, (3, 3), [17, 17], 0.42) == "not sparse enough"
+    assert reason_of_conv(192, 192, (3, 3), [17, 17], 0.3) is None
+
+
+def test_layers_of_few_inputs_or_outputs_among_others_take_more_zeros() -> None:
+    assert reason_of_conv(16, 64, (1, 1), [56, 56], 0.4) == "not sparse enough"
+    assert reason_of_conv(128, 16, (1, 1), [56, 56], 0.4) == "not sparse enough"
+    assert reason_of_conv(128, 128, (1, 1), [56, 56], 0.4) is None
 
 
 def test_tiny_images_are_what_onnxruntime_reads_of_them() -> None:

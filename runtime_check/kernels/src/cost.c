@@ -131,7 +131,7 @@ static const char *linear_objection(const struct layer_spec *spec, double rows, 
   double dense = ROW_DENSE * in * out, ours = nonzeros * ROW_NONZERO + out * OUTPUT;
   if (rows > 1) {
     dense = greater(dense, DENSE * rows * in * out);
-    ours = nonzeros * NONZERO * greater(rows, LEAST_ROWS) + LINEAR_VALUE * (in + out) * rows;
+    ours = nonzeros * NONZERO * greater(whole(rows, LANES_PER_VECTOR), LEAST_ROWS) + LINEAR_VALUE * (in + out) * rows;
   }
   if (ours * slower + NODE <= MARGIN * dense) return NULL;
   return rows < LEAST_ROWS && nonzeros < in * out / 2 ? "not sparse enough for so few rows" : "not sparse enough";

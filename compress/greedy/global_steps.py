@@ -18,7 +18,7 @@ from compress.greedy.discrepancy import Discrepancy
 from compress.greedy.gates import gated
 from compress.greedy.groups import ChannelGroup
 from compress.greedy.local import Indices, Vector
-from compress.greedy.reading import Reading
+from compress.greedy.reading import Reading, is_plain
 from compress.greedy.replay import Replay
 
 CANDIDATES = 5
@@ -103,12 +103,13 @@ class GlobalImitation:
         return int(candidates[best]), values[best]
 
     def _reading(self, number: int) -> Reading | None:
-        """Of the consumer at the cut; None where the model runs whole."""
+        """Of the consumer at the cut; None where the model runs whole, or the consumer is more than its formula."""
         found = self.replay.at_cut(number, self.group.consumers)
         if found is None:
             return None
         name, x = found
-        return Reading(self.replay.model.get_submodule(name), self.group.consumers[name], x)
+        module = self.replay.model.get_submodule(name)
+        return Reading(module, self.group.consumers[name], x) if is_plain(module) else None
 
     def _draw(self) -> int:
         return int(self.rng.integers(len(self.full)))

@@ -19,6 +19,7 @@ from compress.attention import closed_attention, opened_copy
 from compress.greedy.allocation import Allowed, Bounds, descend, first_within, hull
 from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
+from compress.greedy.discrepancy import comparable
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
 from compress.greedy.labels import check_labels
@@ -86,12 +87,12 @@ class GreedyPruning:
         self.target, self.search = target, search
         self.round_to = round_to
         example = self.calibration[0][0]
+        network = find_groups(self.model, example, streams=streams, exclude=exclude)
+        with torch.no_grad():
+            outputs = comparable(self.model(example.clone()), search.discrepancy)
         if target.kind in LABELLED:
-            with torch.no_grad():
-                outputs = self.model(example[:1].clone())
-            if isinstance(outputs, Tensor) and outputs.dim() > 1:
-                check_labels(outputs, [*self.calibration, *self.held_out])
-        network = proven(self.model, find_groups(self.model, example, streams=streams, exclude=exclude), example)
+            check_labels(outputs, [*self.calibration, *self.held_out])
+        network = proven(self.model, network, example)
         finest = [_allowed(group, network, round_to or 1) for group in network.groups]
         narrow = {group.name for group, one in zip(network.groups, finest, strict=True) if len(one.widths()) < 2}
         self.network = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,57 @@ def broken() -> nn.Module:
 def test_models_that_are_no_plain_networks(make: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GreedyImitation(width=0.5).attach(make(), DATA)
+
+
+class Returns(nn.Module):
+    """A network with something behind it."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.body, self.change = network(), change
+
+    def forward(self, x: Tensor) -> object:
+        return self.change(self.body(x))
+
+
+@pytest.mark.parametrize("settings", [{"width": 0.5}, {"loss_gap": 0.1}, {"macs": 0.5, "imitation": "global"}])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: (y, y), "model: it returns tuple; imitation compares one tensor of outputs"),
+        (lambda y: y.mean(1), r"model: its outputs have shape \[8\]; imitation compares \[samples, outputs\]"),
+        (
+            lambda y: y.argmax(1, keepdim=True),
+            "model: its outputs are int64; imitation compares floating-point numbers",
+        ),
+        (lambda y: y / 0, "model: its outputs are NaN or infinite on the calibration data"),
+        (lambda y: y[:, :1], "discrepancy: cross_entropy of a single output is always 0; use squared"),
+    ],
+    ids=["tuple", "flat", "integers", "infinite", "single"],
+)
+def test_outputs_that_cannot_be_compared(
+    change: Callable[[Tensor], object], message: str, settings: dict[str, Any]
+) -> None:
+    model = Returns(change)
+    before = copy.deepcopy(model)
+    for work in (GreedyImitation(**settings).rehearse, GreedyImitation(**settings).attach):
+        with pytest.raises(ValueError, match=message):
+            work(model, DATA)
+    assert same(model, before)
+
+
+def test_a_single_output_is_imitated_by_squares() -> None:
+    model = Returns(lambda y: y[:, :1])
+    GreedyImitation(width=0.5, discrepancy="squared").attach(model, DATA)
+    assert model.body[0].out_channels == 4  # type: ignore[union-attr,index]
+
+
+def test_outputs_that_are_infinite_on_a_later_batch() -> None:
+    model, data = Returns(torch.exp), [DATA[0], (1e4 * DATA[1][0], DATA[1][1])]
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="model: its outputs are NaN or infinite on the calibration data"):
+        GreedyImitation(width=0.5).attach(model, data)
+    assert same(model, before)
 
 
 def labelled(change: Callable[[Tensor], Tensor]) -> Pairs:

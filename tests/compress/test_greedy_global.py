@@ -231,21 +231,3 @@ def test_discrepancies() -> None:
     assert float(cross_entropy(found, full)) == pytest.approx(float(expected))
     assert float(cross_entropy(full, full)) == pytest.approx(0, abs=1e-12)
     assert cross_entropy(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)).dim() == 0
-
-
-class Pair(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.a(x), x
-
-
-def test_errors() -> None:
-    with pytest.raises(ValueError, match="model: it returns tuple; imitation compares one tensor"):
-        Replay(Pair(), batches(4))
-    broken = nn.Linear(4, 3)
-    nn.init.constant_(broken.weight, float("nan"))
-    with pytest.raises(ValueError, match="model: its outputs are NaN or infinite on the calibration data"):
-        Replay(broken, batches(4))

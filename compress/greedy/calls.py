@@ -59,6 +59,11 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
         with torch.no_grad():
             watched(example.clone())
     except Exception as error:
-        shape, reason = list(example.shape[1:]), " ".join(str(error).split())
-        raise ValueError(f"batches: the model does not run on inputs of shape {shape}: {reason}") from error
+        shape = list(example.shape[1:])
+        raise ValueError(f"batches: the model does not run on inputs of shape {shape}: {one_line(error)}") from error
     return Calls(order=order, counts=counts, positions=positions)
+
+
+def one_line(error: Exception) -> str:
+    """What it says, for the end of a sentence."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -28,7 +28,7 @@ from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.refit import Weights
 from compress.greedy.target import LABELLED, Target
 from compress.greedy.thinning import Thinned, settle, shrink_plan
-from compress.greedy.trial import proven, relative_difference
+from compress.greedy.trial import in_float64, proven, relative_difference
 from compress.shrink import ShrinkPlan, apply_plan
 
 log = logging.getLogger(__name__)
@@ -300,7 +300,7 @@ class GreedyPruning:
         readers = sorted({name for group, _ in thinned for name in group.consumers}) if refit else []
         weights = {name: masked.get_submodule(name).weight.detach() for name in readers}  # type: ignore[operator]
         cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
-        example = self.calibration[0][0][:2].double()
+        example = in_float64(self.calibration[0][0][:2])
         with torch.no_grad():
             distance = relative_difference(masked(example.clone()), cut(example.clone()))
         if distance > 1e-9:

@@ -137,6 +137,67 @@ def test_models_that_are_no_plain_networks(make: Callable[[], nn.Module], messag
         GreedyImitation(width=0.5).attach(make(), DATA)
 
 
+class Tokens(nn.Module):
+    """Whole numbers below 50, in float64 no tokens any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+        self.embedding = nn.Embedding(50, 16)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.classes = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.classes(self.encoder(self.embedding(x)).mean(1))
+        return y
+
+
+@pytest.mark.parametrize("settings", [{"width": 0.5}, {"macs": 0.5}])
+def test_tokens(settings: dict[str, Any]) -> None:
+    model, generator = Tokens().eval(), torch.Generator().manual_seed(0)
+    data = [(torch.randint(50, (8, 12), generator=generator), DATA[0][1]) for _ in range(2)]
+    whole = copy.deepcopy(model)
+    pruner = GreedyImitation(**settings)
+    pruner.attach(model, data)
+    assert set(pruner.run.groups) == {
+        f"encoder.layers.{n}.{name}" for n in (0, 1) for name in ("self_attn.query", "linear1")
+    }
+    assert pruner.run.findings["macs_left"] <= 0.51
+    assert pruner.run.plan is not None
+    assert pruner.run.plan.difference < 1e-9
+    x = torch.randint(50, (64, 12), generator=generator)
+    assert (model(x) - whole(x)).norm() < 0.5 * (whole(x) - whole(x).mean(0)).norm()
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (
+            lambda body, x: F.dropout(body(x)),
+            "model: two runs on the same inputs differ in eval mode; .* deterministic",
+        ),
+        (lambda body, x: body(x.float()), "model: it does not run in float64, where cuts are proven: .* Double"),
+    ],
+    ids=["random", "float32"],
+)
+def test_models_whose_cuts_cannot_be_proven(forward: Callable[[nn.Module, Tensor], Tensor], message: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self.body, x)
+
+    model, state = Model(), torch.get_rng_state()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=message):
+        GreedyImitation(width=0.5).attach(model, DATA)
+    assert same(model, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 class Returns(nn.Module):
     """A network with something behind it."""
 

@@ -76,12 +76,24 @@ class GlobalImitation:
             a[i] += gamma
 
     def slopes(self, a: Vector, number: int) -> Vector:
-        """[N] the derivative of D by γ at 0 of a step from `a` towards every unit, on batch `number`."""
+        """[N] the derivative of D by γ at 0 of a step from `a` towards every unit, on batch `number`.
+
+        Raises:
+            ValueError: the model changes what a consumer read in place, which leaves no gradients.
+        """
         z = torch.zeros(len(a), dtype=torch.float64, requires_grad=True)
         with torch.enable_grad(), gated(self.replay.model, self.group) as gates:
             gates.factors = len(a) * (torch.from_numpy(a) + z)
             value = self.discrepancy(self.replay.run(number), self.full[number])
-            (c,) = torch.autograd.grad(value, z)
+            try:
+                (c,) = torch.autograd.grad(value, z)
+            except RuntimeError as error:
+                if "modified by an inplace operation" not in str(error):
+                    raise
+                raise ValueError(
+                    "imitation: global imitation finds no gradients, the model works in place on what "
+                    f"{' or '.join(self.group.consumers)} or a layer behind reads; use imitation: local"
+                ) from error
         self.backwards += 1
         derivatives = c.numpy()
         return np.asarray(derivatives - a @ derivatives)

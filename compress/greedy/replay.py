@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
+from compress.greedy.copies import copied
 from compress.shrink.layers import is_channelwise, is_layer
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,8 @@ class Replay:
         wanted = set(until)
         places = [place for place, node in enumerate(self._nodes) if wanted and _calls(node, wanted)]
         live = dict(self._live[number])
-        for node in live if self._written is None else self._written:
-            # copies: layers that work in place must not change what the next run starts from
-            live[node] = tree_map_only(Tensor, torch.clone, live[node])
+        written = live if self._written is None else self._written
+        live |= copied({node: live[node] for node in written})  # layers that work in place must not change the next run
         start, started = self._cut, dict(live)
         if first is not None:
             live[self._nodes[start]] = first

@@ -80,6 +80,24 @@ class Gated(nn.Module):
         return y
 
 
+class Aliased(nn.Module):
+    """A view of a value lives on at the cut, and the value is written to behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.c, self.d, self.last = (
+            nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.stem(x)
+        view = hidden.flatten(2)
+        y = F.relu(self.c(F.relu(self.a(hidden + 1))))
+        hidden.mul_(0.1)
+        z: Tensor = self.last(y + F.relu(self.d(view.view_as(hidden))))
+        return z
+
+
 class Branching(Concatenated):
     """It cannot be traced."""
 
@@ -135,8 +153,8 @@ def flattened() -> nn.Module:
 
 @pytest.mark.parametrize(
     "build_model",
-    [Concatenated, Gated, Branching, flattened, *BEYOND_THE_FORMULA.values()],
-    ids=["concatenated", "gated", "branching", "flattened", *BEYOND_THE_FORMULA],
+    [Concatenated, Gated, Aliased, Branching, flattened, *BEYOND_THE_FORMULA.values()],
+    ids=["concatenated", "gated", "aliased", "branching", "flattened", *BEYOND_THE_FORMULA],
 )
 def test_steps_are_those_of_whole_runs_of_scaled_copies(build_model: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)

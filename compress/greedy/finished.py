@@ -68,8 +68,9 @@ class Finished:
 
 
 def fingerprint(model: nn.Module, tensors: Iterable[Tensor], settings: str) -> str:
-    """A digest of the model's state, the data and the settings."""
-    digest = hashlib.sha256(settings.encode())
+    """A digest of the model's state and `repr`, the data and the settings; it is the same in another process."""
+    description = re.sub(r" at 0x[0-9a-f]+", "", f"{model!r} {settings}")
+    digest = hashlib.sha256(description.encode())
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(name.encode())

@@ -140,7 +140,8 @@ class GreedyPruning:
         """
         self.check_target()
         tensors = [tensor for pair in (*self.calibration, *self.held_out) for tensor in pair]
-        settings = f"{self.target} {self.search} {self.round_to} {[(g.name, g.units) for g in self.groups]}"
+        groups, clock = [(g.name, g.units) for g in self.groups], self.latency and self.latency.stopwatch
+        settings = f"{self.target} {self.search} {self.round_to} {groups} {clock}"
         finished = Finished(folder, fingerprint(self.model, tensors, settings))
         if self.target.kind == "loss_gap":
             return self._pruned(self._thin(finished, None))

@@ -12,7 +12,7 @@ Memory: for every batch its live activations at the cut (a feature map or two fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,12 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Layers are nodes of the graph, whatever Python they consist of."""
         return is_layer(m) or is_channelwise(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """One input: further parameters have their defaults, on which code may branch."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "inputs", (), {})]
 
 
 class Replay:
@@ -59,14 +65,10 @@ class Replay:
         try:
             graph = _Tracer().trace(self.model)
             self._nodes = list(graph.nodes)
-            placeholders = [node for node in self._nodes if node.op == "placeholder"]
             self._interpreter = fx.Interpreter(self.model, garbage_collect_values=False, graph=graph)
             self._dead_after = _dead_after(self._nodes)
-            self._live: list[dict[fx.Node, Any]] = [{placeholders[0]: x} for x in self.inputs]
-            self._cut = 1 + self._nodes.index(placeholders[0])
-            for extra in placeholders[1:]:
-                for live in self._live:
-                    live[extra] = extra.args[0]  # its default
+            self._live: list[dict[fx.Node, Any]] = [{self._nodes[0]: x} for x in self.inputs]
+            self._cut = 1
             with torch.no_grad():
                 found = self.run(0)
             if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
@@ -130,8 +132,7 @@ class Replay:
             node = self._nodes[place]
             if node.op == "output":
                 return self._interpreter.run_node(node)
-            if node.op != "placeholder":
-                live[node] = self._interpreter.run_node(node)
+            live[node] = self._interpreter.run_node(node)
             for dead in self._dead_after[place]:
                 live.pop(dead, None)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -183,6 +183,30 @@ def test_what_cannot_be_traced_runs_whole() -> None:
     assert not replay.traced
     replay.advance(["b"])
     assert torch.equal(replay.run(1), model(inputs[1]))
+
+
+class Optional(Branching):
+    """Control flow that depends on what nobody gives."""
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *rest: Tensor, mode: str = "deep", scales: Sequence[float] = (1, 2)
+    ) -> Tensor:
+        x = F.relu(self.a(x)) if mode == "deep" and not rest else self.a(x)
+        y: Tensor = scales[1] * self.b(x if mask is None else x * mask)
+        return y
+
+
+def test_further_parameters_have_their_defaults() -> None:
+    model, inputs = Optional(), batches(4)
+    calls: list[str] = []
+    replay = Replay(copy.deepcopy(model), inputs)
+    replay.model.a.register_forward_hook(lambda *_: calls.append("a"))  # type: ignore[union-attr]
+    assert replay.traced
+    replay.advance(["b"])
+    calls.clear()
+    for number in (0, 1, 0):
+        assert torch.equal(replay.run(number), model(inputs[number]))
+    assert not calls
 
 
 def search(

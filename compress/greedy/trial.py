@@ -19,6 +19,7 @@ from compress.shrink import apply_plan
 from compress.shrink.trial import accept
 
 _LIMIT = 1e-9
+_TOKENS = (torch.int32, torch.int64)
 
 
 def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
@@ -55,17 +56,17 @@ def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
 
 
 def in_float64(x: Tensor) -> Tensor:
-    """Inputs in float64; tokens and other whole numbers as they are."""
-    return x.double() if x.is_floating_point() else x
+    """Inputs in float64, pixels in bytes too; what an embedding reads stays as it is."""
+    return x if x.dtype in _TOKENS else x.double()
 
 
 def _noise(x: Tensor) -> Tensor:
-    """Other inputs of this shape; of tokens the same ones in another order, for others may mean nothing."""
+    """Other inputs of this shape; of whole numbers the same ones in another order, for others may mean nothing."""
     generator = torch.Generator().manual_seed(0)
     if x.is_floating_point():
         return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
     order = torch.randperm(x.numel(), generator=generator).to(x.device)
-    return x.flatten()[order].reshape(x.shape)
+    return in_float64(x.flatten()[order].reshape(x.shape))
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def test_models_that_are_no_plain_networks(make: Callable[[], nn.Module], messag
 
 
 class Tokens(nn.Module):
-    """Whole numbers below 50, in float64 no tokens any more."""
+    """Its inputs are whole numbers below 50, and in float64 no tokens any more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +84,22 @@ def test_tokens(settings: dict[str, Any]) -> None:
     assert pruner.run.plan.difference < 1e-9
     x = torch.randint(50, (64, 12), generator=generator)
     assert (model(x) - whole(x)).norm() < 0.5 * (whole(x) - whole(x).mean(0)).norm()
+
+
+def test_pixels_in_bytes() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x / 255)
+            return y
+
+    model = Model()
+    x = torch.randint(256, (8, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    GreedyImitation(width=0.5).attach(model, [(x, DATA[0][1])])
+    assert model.body[0].out_channels == 4  # type: ignore[index, union-attr]
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ class Finished:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.glob("*.npz")) and self.get("search") is None:
             raise ValueError(
-                f"folder: {folder} holds another search (model, data or settings differ); delete it to search anew, or "
-                "give another folder"
+                f"folder: {folder} holds another search (model, data, settings or stopwatch differ); delete it to "
+                "search anew, or give another folder"
             )
         self.put("search", {})
 

@@ -27,6 +27,9 @@ class OnnxStopwatch:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._whole: nn.Module | None = None
 
+    def __repr__(self) -> str:
+        return f"OnnxStopwatch({self.input_shape}, threads={self.threads}, seconds={self.seconds})"
+
     def __deepcopy__(self, _: object) -> OnnxStopwatch:
         return self
 

@@ -32,11 +32,12 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
     """Run a copy of `model` in eval mode on `example` and watch its layers.
 
     Raises:
-        ValueError: it does not run, or returns NaN.
+        ValueError: it does not run, or gives a layer its input as a keyword, where gates and moments do not look.
     """
     order: dict[str, int] = {}
     counts: dict[str, int] = {}
     positions: dict[str, int] = {}
+    by_keyword: list[str] = []
     watched = copy.deepcopy(model).eval()
 
     def watch(name: str, module: nn.Module) -> None:
@@ -45,7 +46,9 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             order.setdefault(name, len(order))
             counts[name] = counts.get(name, 0) + 1
-            if is_layer(module):
+            if is_layer(module) and not args:
+                by_keyword.append(name)
+            elif is_layer(module):
                 size = layer_size(module)
                 numbers = args[0].numel() // size.inputs if transposed else output.numel() // size.outputs
                 positions[name] = positions.get(name, 0) + numbers // len(example)
@@ -59,6 +62,13 @@ def observe(model: nn.Module, example: Tensor) -> Calls:
         with torch.no_grad():
             watched(example.clone())
     except Exception as error:
-        shape, reason = list(example.shape[1:]), " ".join(str(error).split())
-        raise ValueError(f"batches: the model does not run on inputs of shape {shape}: {reason}") from error
+        shape = list(example.shape[1:])
+        raise ValueError(f"batches: the model does not run on inputs of shape {shape}: {one_line(error)}") from error
+    if by_keyword:
+        raise ValueError(f"model: {by_keyword[0]} takes its input as a keyword; call it with its input first")
     return Calls(order=order, counts=counts, positions=positions)
+
+
+def one_line(error: Exception) -> str:
+    """What it says, for the end of a sentence."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -27,3 +27,28 @@ def cross_entropy(found: Tensor, full: Tensor) -> Tensor:
 
 
 DISCREPANCIES: dict[str, Discrepancy] = {"cross_entropy": cross_entropy, "squared": squared_error}
+
+
+def comparable(outputs: object, discrepancy: str) -> Tensor:
+    """What a model returned for a batch, where imitation can compare it.
+
+    Args:
+        outputs: the model's.
+        discrepancy: one of `DISCREPANCIES`.
+
+    Raises:
+        ValueError: it is no tensor [samples, outputs, ...] of finite floating-point numbers, or has a single output
+            under cross-entropy.
+    """
+    if not isinstance(outputs, Tensor):
+        raise ValueError(f"model: it returns {type(outputs).__name__}; imitation compares one tensor of outputs")
+    if outputs.dim() < 2:
+        raise ValueError(f"model: its outputs have shape {list(outputs.shape)}; imitation compares [samples, outputs]")
+    if not outputs.is_floating_point():
+        kind = str(outputs.dtype).removeprefix("torch.")
+        raise ValueError(f"model: its outputs are {kind}; imitation compares floating-point numbers such as logits")
+    if not bool(outputs.isfinite().all()):
+        raise ValueError("model: its outputs are NaN or infinite on the calibration data")
+    if discrepancy == "cross_entropy" and outputs.shape[1] == 1:
+        raise ValueError("discrepancy: cross_entropy of a single output is always 0; use squared")
+    return outputs

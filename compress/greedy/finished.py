@@ -36,8 +36,8 @@ class Finished:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.glob("*.npz")) and self.get("search") is None:
             raise ValueError(
-                f"folder: {folder} holds another search (model, data or settings differ); delete it to search anew, or "
-                "give another folder"
+                f"folder: {folder} holds another search (model, data, settings or stopwatch differ); delete it to "
+                "search anew, or give another folder"
             )
         self.put("search", {})
 
@@ -68,8 +68,9 @@ class Finished:
 
 
 def fingerprint(model: nn.Module, tensors: Iterable[Tensor], settings: str) -> str:
-    """A digest of the model's state, the data and the settings."""
-    digest = hashlib.sha256(settings.encode())
+    """A digest of the model's state and `repr`, the data and the settings; it is the same in another process."""
+    description = re.sub(r" at 0x[0-9a-f]+", "", f"{model!r} {settings}")
+    digest = hashlib.sha256(description.encode())
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(name.encode())

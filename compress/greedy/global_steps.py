@@ -18,7 +18,7 @@ from compress.greedy.discrepancy import Discrepancy
 from compress.greedy.gates import gated
 from compress.greedy.groups import ChannelGroup
 from compress.greedy.local import Indices, Vector
-from compress.greedy.reading import Reading
+from compress.greedy.reading import Reading, is_plain
 from compress.greedy.replay import Replay
 
 CANDIDATES = 5
@@ -76,12 +76,24 @@ class GlobalImitation:
             a[i] += gamma
 
     def slopes(self, a: Vector, number: int) -> Vector:
-        """[N] the derivative of D by γ at 0 of a step from `a` towards every unit, on batch `number`."""
+        """[N] the derivative of D by γ at 0 of a step from `a` towards every unit, on batch `number`.
+
+        Raises:
+            ValueError: the model changes what a consumer read in place, which leaves no gradients.
+        """
         z = torch.zeros(len(a), dtype=torch.float64, requires_grad=True)
         with torch.enable_grad(), gated(self.replay.model, self.group) as gates:
             gates.factors = len(a) * (torch.from_numpy(a) + z)
             value = self.discrepancy(self.replay.run(number), self.full[number])
-            (c,) = torch.autograd.grad(value, z)
+            try:
+                (c,) = torch.autograd.grad(value, z)
+            except RuntimeError as error:
+                if "modified by an inplace operation" not in str(error):
+                    raise
+                raise ValueError(
+                    "imitation: global imitation finds no gradients, the model works in place on what "
+                    f"{' or '.join(self.group.consumers)} or a layer behind reads; use imitation: local"
+                ) from error
         self.backwards += 1
         derivatives = c.numpy()
         return np.asarray(derivatives - a @ derivatives)
@@ -103,12 +115,13 @@ class GlobalImitation:
         return int(candidates[best]), values[best]
 
     def _reading(self, number: int) -> Reading | None:
-        """Of the consumer at the cut; None where the model runs whole."""
+        """Of the consumer at the cut; None where the model runs whole, or the consumer is more than its formula."""
         found = self.replay.at_cut(number, self.group.consumers)
         if found is None:
             return None
         name, x = found
-        return Reading(self.replay.model.get_submodule(name), self.group.consumers[name], x)
+        module = self.replay.model.get_submodule(name)
+        return Reading(module, self.group.consumers[name], x) if is_plain(module) else None
 
     def _draw(self) -> int:
         return int(self.rng.integers(len(self.full)))

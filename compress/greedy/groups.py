@@ -213,4 +213,5 @@ def _passes(module: nn.Module) -> bool:
 def _members(unit_of: Indices) -> list[Indices]:
     order = np.argsort(unit_of, kind="stable")
     starts = np.flatnonzero(np.diff(unit_of[order], prepend=-1))
-    return sorted(np.split(order, starts[1:]), key=lambda atoms: int(atoms[0]))
+    parts = [atoms for atoms in np.split(order, starts[1:]) if len(atoms)]
+    return sorted(parts, key=lambda atoms: int(atoms[0]))

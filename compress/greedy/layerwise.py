@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.greedy.allocation import Allowed
-from compress.greedy.discrepancy import DISCREPANCIES
+from compress.greedy.discrepancy import DISCREPANCIES, comparable
 from compress.greedy.gates import gated
 from compress.greedy.global_steps import GlobalImitation
 from compress.greedy.groups import ChannelGroup
@@ -121,7 +121,7 @@ class Layerwise:
         self.measure = DISCREPANCIES[search.discrepancy]
         with torch.no_grad():
             rest = [self.replay.run(number) for number in range(1, len(batches))]
-        self.full: list[Tensor] = [self.replay.first_output, *rest]
+        self.full = [comparable(outputs, search.discrepancy) for outputs in (self.replay.first_output, *rest)]
         self._moments: dict[str, Moments] = {}
 
     def advance(self, group: ChannelGroup) -> None:

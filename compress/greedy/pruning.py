@@ -19,6 +19,7 @@ from compress.attention import closed_attention, opened_copy
 from compress.greedy.allocation import Allowed, Bounds, descend, first_within, hull
 from compress.greedy.costs import COSTS, Costs
 from compress.greedy.curves import Curve, measure_curve
+from compress.greedy.discrepancy import comparable
 from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import ChannelGroup, Network, find_groups
 from compress.greedy.labels import check_labels
@@ -27,7 +28,7 @@ from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.refit import Weights
 from compress.greedy.target import LABELLED, Target
 from compress.greedy.thinning import Thinned, settle, shrink_plan
-from compress.greedy.trial import proven, relative_difference
+from compress.greedy.trial import in_float64, proven, relative_difference
 from compress.shrink import ShrinkPlan, apply_plan
 
 log = logging.getLogger(__name__)
@@ -86,12 +87,12 @@ class GreedyPruning:
         self.target, self.search = target, search
         self.round_to = round_to
         example = self.calibration[0][0]
+        network = find_groups(self.model, example, streams=streams, exclude=exclude)
+        with torch.no_grad():
+            outputs = comparable(self.model(example.clone()), search.discrepancy)
         if target.kind in LABELLED:
-            with torch.no_grad():
-                outputs = self.model(example[:1].clone())
-            if isinstance(outputs, Tensor) and outputs.dim() > 1:
-                check_labels(outputs, [*self.calibration, *self.held_out])
-        network = proven(self.model, find_groups(self.model, example, streams=streams, exclude=exclude), example)
+            check_labels(outputs, [*self.calibration, *self.held_out])
+        network = proven(self.model, network, example)
         finest = [_allowed(group, network, round_to or 1) for group in network.groups]
         narrow = {group.name for group, one in zip(network.groups, finest, strict=True) if len(one.widths()) < 2}
         self.network = replace(
@@ -139,7 +140,8 @@ class GreedyPruning:
         """
         self.check_target()
         tensors = [tensor for pair in (*self.calibration, *self.held_out) for tensor in pair]
-        settings = f"{self.target} {self.search} {self.round_to} {[(g.name, g.units) for g in self.groups]}"
+        groups, clock = [(g.name, g.units) for g in self.groups], self.latency and self.latency.stopwatch
+        settings = f"{self.target} {self.search} {self.round_to} {groups} {clock}"
         finished = Finished(folder, fingerprint(self.model, tensors, settings))
         if self.target.kind == "loss_gap":
             return self._pruned(self._thin(finished, None))
@@ -299,7 +301,7 @@ class GreedyPruning:
         readers = sorted({name for group, _ in thinned for name in group.consumers}) if refit else []
         weights = {name: masked.get_submodule(name).weight.detach() for name in readers}  # type: ignore[operator]
         cut = apply_plan(copy.deepcopy(masked if refit else self.model).double(), plan)
-        example = self.calibration[0][0][:2].double()
+        example = in_float64(self.calibration[0][0][:2])
         with torch.no_grad():
             distance = relative_difference(masked(example.clone()), cut(example.clone()))
         if distance > 1e-9:

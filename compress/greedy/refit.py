@@ -65,10 +65,12 @@ def _refit(module: nn.Module, moments: Moments, factors: np.ndarray[tuple[int], 
             start = scaled[:, :, kept]
             missing = (part.weight - scaled).permute(1, 0, 2).flatten(1) @ columns
             system = columns.reshape(len(scaled), part.units, -1)[:, kept].flatten(0, 1)
+            del columns  # as large as the system, its factor and what the solver copies of that: never three of them
             ridge = RIDGE * float(system.diagonal().mean())
             if ridge > 0:
-                system = system + ridge * torch.eye(len(system), dtype=system.dtype, device=system.device)
-                correction = torch.cholesky_solve(missing.T, torch.linalg.cholesky(system))
+                system.diagonal().add_(ridge)
+                system = torch.linalg.cholesky(system)
+                correction = torch.cholesky_solve(missing.T, system)
                 scaled[:, :, kept] = start + correction.reshape(len(scaled), len(kept), -1).permute(0, 2, 1)
         group = int(part.columns[0, 0]) // width
         picked = part.columns - group * width  # [M, units]

@@ -12,13 +12,14 @@ Memory: for every batch its live activations at the cut (a feature map or two fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
+from compress.greedy.copies import copied
 from compress.shrink.layers import is_channelwise, is_layer
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,12 @@ class _Tracer(fx.Tracer):
         """Layers are nodes of the graph, whatever Python they consist of."""
         return is_layer(m) or is_channelwise(m) or super().is_leaf_module(m, module_qualified_name)
 
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """One input: further parameters have their defaults, on which code may branch."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "inputs", (), {})]
+
 
 class Replay:
     """A model in eval mode on a few batches of inputs, runnable from a cut.
@@ -36,9 +43,6 @@ class Replay:
     Args:
         model: a working copy; it is put in eval mode, and its parameters take no gradients.
         inputs: the batches.
-
-    Raises:
-        ValueError: the model returns something other than one tensor of finite numbers.
     """
 
     def __init__(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -49,10 +53,6 @@ class Replay:
         self._written: set[fx.Node] | None = None  # live values that a whole run was seen to work on in place
         with torch.no_grad():
             expected = self.run(0)
-        if not isinstance(expected, Tensor):
-            raise ValueError(f"model: it returns {type(expected).__name__}; imitation compares one tensor of outputs")
-        if not bool(expected.isfinite().all()):
-            raise ValueError("model: its outputs are NaN or infinite on the calibration data")
         self.first_output = expected
         self._trace(expected)
 
@@ -61,18 +61,14 @@ class Replay:
         """Whether runs start at the cut; False where the model runs whole."""
         return bool(self._nodes)
 
-    def _trace(self, expected: Tensor) -> None:
+    def _trace(self, expected: Any) -> None:
         try:
             graph = _Tracer().trace(self.model)
             self._nodes = list(graph.nodes)
-            placeholders = [node for node in self._nodes if node.op == "placeholder"]
             self._interpreter = fx.Interpreter(self.model, garbage_collect_values=False, graph=graph)
             self._dead_after = _dead_after(self._nodes)
-            self._live: list[dict[fx.Node, Any]] = [{placeholders[0]: x} for x in self.inputs]
-            self._cut = 1 + self._nodes.index(placeholders[0])
-            for extra in placeholders[1:]:
-                for live in self._live:
-                    live[extra] = extra.args[0]  # its default
+            self._live: list[dict[fx.Node, Any]] = [{self._nodes[0]: x} for x in self.inputs]
+            self._cut = 1
             with torch.no_grad():
                 found = self.run(0)
             if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
@@ -118,9 +114,8 @@ class Replay:
         wanted = set(until)
         places = [place for place, node in enumerate(self._nodes) if wanted and _calls(node, wanted)]
         live = dict(self._live[number])
-        for node in live if self._written is None else self._written:
-            # copies: layers that work in place must not change what the next run starts from
-            live[node] = tree_map_only(Tensor, torch.clone, live[node])
+        written = live if self._written is None else self._written
+        live |= copied({node: live[node] for node in written})  # layers that work in place must not change the next run
         start, started = self._cut, dict(live)
         if first is not None:
             live[self._nodes[start]] = first
@@ -137,8 +132,7 @@ class Replay:
             node = self._nodes[place]
             if node.op == "output":
                 return self._interpreter.run_node(node)
-            if node.op != "placeholder":
-                live[node] = self._interpreter.run_node(node)
+            live[node] = self._interpreter.run_node(node)
             for dead in self._dead_after[place]:
                 live.pop(dead, None)
         return None

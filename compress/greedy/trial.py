@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compress.greedy.calls import one_line
 from compress.greedy.groups import ChannelGroup, Network
 from compress.greedy.local import Imitation
 from compress.greedy.thinning import Thinned, scale_consumers, scales, shrink_plan
 from compress.shrink import apply_plan
 from compress.shrink.trial import accept
 
-log = logging.getLogger(__name__)
 _LIMIT = 1e-9
+_TOKENS = (torch.int32, torch.int64)
 
 
 def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
@@ -29,28 +29,57 @@ def proven(model: nn.Module, network: Network, example: Tensor) -> Network:
         model: a plain model of any mode; it is not changed.
         network: its groups.
         example: an input batch; one sample of it is used, and noise.
+
+    Raises:
+        ValueError: the model does not run in float64, or computes something else every time.
     """
     twin = copy.deepcopy(model).eval().double()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(example[:1].shape, generator=generator, dtype=torch.float64)
-    batch = torch.cat([example[:1].double(), noise.to(example.device)])
+    _check_repeats(twin, in_float64(example[:1]))
+    batch = torch.cat([in_float64(example[:1]), _noise(example[:1])])
+    reasons: dict[int, str] = {}  # the last trial of a group that does not work was of nothing else new
 
     def works(chosen: frozenset[int]) -> bool:
         thinned = [(network.groups[number], _some(network.groups[number], number)) for number in chosen]
         try:
-            return difference(twin, network, thinned, batch) <= _LIMIT
+            if difference(twin, network, thinned, batch) <= _LIMIT:
+                return True
+            reason = "it does not compute what it computes scaled and masked"
         except Exception as error:  # a channel that was not followed shows as any error at all
-            log.debug("greedy: a trial cut failed: %s", error)
-            return False
+            reason = f"it does not run: {one_line(error)}"
+        reasons.update(dict.fromkeys(chosen, f"cut, {reason}"))
+        return False
 
     good = accept(list(range(len(network.groups))), works)
-    left_out = {
-        group.name: "cut, it does not compute what it computes scaled and masked"
-        for number, group in enumerate(network.groups)
-        if number not in good
-    }
+    left_out = {group.name: reasons[number] for number, group in enumerate(network.groups) if number not in good}
     groups = tuple(group for number, group in enumerate(network.groups) if number in good)
     return replace(network, groups=groups, left_out={**network.left_out, **left_out})
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """Inputs in float64, pixels in bytes too; what an embedding reads stays as it is."""
+    return x if x.dtype in _TOKENS else x.double()
+
+
+def _noise(x: Tensor) -> Tensor:
+    """Other inputs of this shape; of whole numbers the same ones in another order, for others may mean nothing."""
+    generator = torch.Generator().manual_seed(0)
+    if x.is_floating_point():
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+    order = torch.randperm(x.numel(), generator=generator).to(x.device)
+    return in_float64(x.flatten()[order].reshape(x.shape))
+
+
+@torch.no_grad()
+def _check_repeats(twin: nn.Module, sample: Tensor) -> None:
+    try:
+        first, second = twin(sample.clone()), twin(sample.clone())
+    except Exception as error:
+        raise ValueError(f"model: it does not run in float64, where cuts are proven: {one_line(error)}") from error
+    if relative_difference(first, second) > _LIMIT:
+        raise ValueError(
+            "model: two runs on the same inputs differ in eval mode; greedy imitation compares outputs, make it "
+            "deterministic"
+        )
 
 
 @torch.no_grad()

@@ -123,7 +123,13 @@ class GreedyImitation(Method):
         return replace(self)
 
     def kept_in(self, folder: Path | str) -> Self:
-        """The same method, which writes a file for every finished group, and goes on with those it finds there."""
+        """The same method, which writes a file for every finished group, and goes on with those it finds there.
+
+        Raises:
+            ValueError: there is a file of that name.
+        """
+        if Path(folder).is_file():
+            raise ValueError(f"folder: {folder} is a file; give a folder, or a name that is free")
         kept = copy.copy(self)
         object.__setattr__(kept, "folder", Path(folder))
         object.__setattr__(kept, "_run", None)

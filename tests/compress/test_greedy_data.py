@@ -1,4 +1,4 @@
-"""What greedy imitation takes for models and batches, what it says of others, and that it leaves both as they were."""
+"""Which batches and settings greedy imitation takes, what it says of others, and that batches stay as they were."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from greedy_checks import taught
 from method_checks import DATA, network, same
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.methods import GreedyImitation
@@ -97,43 +96,6 @@ def test_half_precision(dtype: torch.dtype) -> None:
     GreedyImitation(width=0.5).attach(model, [(torch.randn(8, 12).to(dtype), torch.randint(10, (8,)))])
     assert model[0].out_features == 16
     assert model[2].weight.dtype == dtype
-
-
-def compiled() -> nn.Module:
-    model: nn.Module = torch.compile(network())  # type: ignore[assignment]
-    return model
-
-
-def scripted() -> nn.Module:
-    model: nn.Module = torch.jit.trace(network(), DATA[0][0])  # type: ignore[no-untyped-call]
-    return model
-
-
-def masked() -> nn.Module:
-    model = network()
-    prune.l1_unstructured(model[3], "weight", 0.5)  # type: ignore[no-untyped-call]
-    return model
-
-
-def broken() -> nn.Module:
-    model = network()
-    nn.init.constant_(model[3].bias, float("nan"))
-    return model
-
-
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (compiled, "model: it is compiled; give the module that was compiled"),
-        (scripted, "model: it is TorchScript"),
-        (masked, r"model: torch\.nn\.utils\.prune is at work in 3; prune\.remove\(\) it first"),
-        (broken, r"model: 3\.bias holds NaN or infinite values"),
-    ],
-)
-def test_models_that_are_no_plain_networks(make: Callable[[], nn.Module], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GreedyImitation(width=0.5).attach(make(), DATA)
 
 
 def labelled(change: Callable[[Tensor], Tensor]) -> Pairs:

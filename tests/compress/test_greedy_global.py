@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
+from compress.greedy.copies import copied
 from compress.greedy.discrepancy import DISCREPANCIES, cross_entropy, squared_error
 from compress.greedy.gates import gated
 from compress.greedy.global_steps import CANDIDATES, GlobalImitation
@@ -80,6 +82,54 @@ def test_every_run_begins_with_the_same_values(change: Callable[[Tensor], Tensor
         torch.testing.assert_close(replay.run(number), expected[number])
 
 
+def test_copies_share_what_the_originals_share() -> None:
+    data = torch.randn(10, 4, 3)
+    x = data[2:5]
+    originals = {"x": x, "pair": (x.transpose(1, 2), x[:, 1::2]), "other": torch.randn(3), "empty": x[:, :0], "same": x}
+    before = copy.deepcopy(originals)
+    copies = copied(originals)
+    torch.testing.assert_close(copies, originals, rtol=0, atol=0)
+    assert [t.stride() for t in tree_leaves(copies)] == [t.stride() for t in tree_leaves(originals)]
+    assert copies["x"].untyped_storage().nbytes() == 4 * x.numel()  # type: ignore[union-attr]
+    for values in (originals, copies):
+        values["pair"][1].mul_(2)  # type: ignore[index]
+    torch.testing.assert_close(copies, originals, rtol=0, atol=0)
+    assert not torch.equal(before["x"], x)  # type: ignore[arg-type]
+    assert copies["x"]._version == copies["pair"][0]._version == 1  # type: ignore[union-attr, index]
+    assert copies["other"]._version == 0  # type: ignore[union-attr]
+
+
+class WritesToViews(nn.Module):
+    """A view of a value is read again after something else wrote to the value, all behind the second layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.side = (
+            nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(6, 6),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        view = hidden.view(-1)
+        read = self.second(F.relu(hidden))
+        hidden.mul_(0.1)
+        y: Tensor = self.third(F.relu(read) + F.relu(self.side(view.view(6, 6))))
+        return y
+
+
+def test_what_is_written_to_a_value_is_seen_in_its_views() -> None:
+    torch.manual_seed(0)
+    model, inputs = WritesToViews(), batches(4)
+    with torch.no_grad():
+        expected = [model(x.clone()) for x in inputs]
+    replay = Replay(copy.deepcopy(model), inputs)
+    replay.advance(["second"])
+    assert replay.traced
+    for number in (0, 0, 1, 1, 0):
+        replay.run(number, until=["side"])
+        torch.testing.assert_close(replay.run(number), expected[number])
+
+
 @pytest.mark.parametrize("source", ["builtin:resnet20", "torchvision:mobilenet_v3_small", "torchvision:densenet121"])
 def test_runs_from_every_cut_give_the_whole_network(source: str) -> None:
     torch.manual_seed(0)
@@ -133,6 +183,30 @@ def test_what_cannot_be_traced_runs_whole() -> None:
     assert not replay.traced
     replay.advance(["b"])
     assert torch.equal(replay.run(1), model(inputs[1]))
+
+
+class Optional(Branching):
+    """Control flow that depends on what nobody gives."""
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *rest: Tensor, mode: str = "deep", scales: Sequence[float] = (1, 2)
+    ) -> Tensor:
+        x = F.relu(self.a(x)) if mode == "deep" and not rest else self.a(x)
+        y: Tensor = scales[1] * self.b(x if mask is None else x * mask)
+        return y
+
+
+def test_further_parameters_have_their_defaults() -> None:
+    model, inputs = Optional(), batches(4)
+    calls: list[str] = []
+    replay = Replay(copy.deepcopy(model), inputs)
+    replay.model.a.register_forward_hook(lambda *_: calls.append("a"))  # type: ignore[union-attr]
+    assert replay.traced
+    replay.advance(["b"])
+    calls.clear()
+    for number in (0, 1, 0):
+        assert torch.equal(replay.run(number), model(inputs[number]))
+    assert not calls
 
 
 def search(
@@ -231,21 +305,3 @@ def test_discrepancies() -> None:
     assert float(cross_entropy(found, full)) == pytest.approx(float(expected))
     assert float(cross_entropy(full, full)) == pytest.approx(0, abs=1e-12)
     assert cross_entropy(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)).dim() == 0
-
-
-class Pair(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.a(x), x
-
-
-def test_errors() -> None:
-    with pytest.raises(ValueError, match="model: it returns tuple; imitation compares one tensor"):
-        Replay(Pair(), batches(4))
-    broken = nn.Linear(4, 3)
-    nn.init.constant_(broken.weight, float("nan"))
-    with pytest.raises(ValueError, match="model: its outputs are NaN or infinite on the calibration data"):
-        Replay(broken, batches(4))

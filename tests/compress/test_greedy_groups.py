@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,24 @@ def test_what_does_not_verify_is_left_out() -> None:
     assert "cut, it does not compute" in network.left_out["first"]
 
 
+class Fixed(nn.Module):
+    """A number of channels in the code, where nothing can follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(F.relu(self.second(F.relu(self.first(x) * torch.ones(8)))))
+        return y
+
+
+def test_what_does_not_run_once_cut_is_left_out_with_the_error() -> None:
+    network = network_of(Fixed(), torch.randn(2, 4))
+    assert [group.name for group in network.groups] == ["second"]
+    assert re.match("cut, it does not run: The size of tensor a .* must match .* tensor b", network.left_out["first"])
+
+
 class Halved(nn.Module):
     """The dependency graph takes one half for the other, and unequal halves cannot be told apart after a cut anyway."""
 
@@ -204,7 +223,7 @@ def test_halves_that_are_read_apart_stay() -> None:
     torch.manual_seed(0)
     network = proven(Halved(), find_groups(Halved(), torch.randn(2, 3, 5, 5), streams=True), torch.randn(2, 3, 5, 5))
     assert [group.name for group in network.groups] == ["left"]
-    assert "cut, it does not compute" in network.left_out["first"]
+    assert "cut, it does not run: " in network.left_out["first"]
 
 
 class Mixed(nn.Module):

@@ -72,15 +72,22 @@ def test_nothing_is_timed_twice_and_the_whole_network_stays() -> None:
 
 
 def test_the_target_is_met_by_what_was_measured(tmp_path: Path) -> None:
-    model, again = chain(), chain()
-    pruner = GreedyImitation(latency=0.5, imitation="local").timed_by(parameters).kept_in(tmp_path)
+    model, again, clock = chain(), chain(), list[float]()
+
+    def stopwatch(thinned: nn.Module, whole: nn.Module) -> float:
+        return clock[0] if clock else parameters(thinned, whole)
+
+    pruner = GreedyImitation(latency=0.5, imitation="local").timed_by(stopwatch).kept_in(tmp_path)
     pruner.attach(model, DATA)
     assert 0.4 < pruner.run.findings["latency_left"] <= 0.5
     assert parameters(model, chain()) == pytest.approx(pruner.run.findings["latency_left"])
-    # A resumed search keeps the widths, whatever the clock says now.
-    resumed = GreedyImitation(latency=0.5, imitation="local").kept_in(tmp_path).timed_by(lambda *_: 0.3)
+    clock.append(0.3)  # a resumed search keeps the widths, whatever the clock says now
+    resumed = GreedyImitation(latency=0.5, imitation="local").kept_in(tmp_path).timed_by(stopwatch)
     resumed.attach(again, DATA)
     assert same(again, model)
+    other = GreedyImitation(latency=0.5, imitation="local").kept_in(tmp_path).timed_by(parameters)
+    with pytest.raises(ValueError, match=r"folder: .* holds another search"):
+        other.attach(chain(), DATA)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(16, {16, 32}), (1, {1})])

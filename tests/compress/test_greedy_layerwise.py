@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from compress.greedy.allocation import Allowed
 from compress.greedy.curves import Curve, measure_curve
 from compress.greedy.discrepancy import cross_entropy
-from compress.greedy.finished import Finished
+from compress.greedy.finished import Finished, fingerprint
 from compress.greedy.groups import find_groups
 from compress.greedy.layerwise import Layerwise, Search, ThinnedGroup
 from compress.greedy.local import Imitation
 from compress.greedy.pruning import GreedyPruning
 from compress.greedy.target import Target
 from compress.greedy.thinning import scale_consumers, scales
+from compress.methods import GreedyImitation
 from compress.shrink import apply_plan
 
 DATA = [batch(number) for number in range(3)]
@@ -211,6 +212,32 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     assert len(calls) == before
     with pytest.raises(ValueError, match=r"folder: .* holds another search"):
         pruning(model, kind, value * 0.9).run(tmp_path)
+
+
+def test_a_search_of_the_same_weights_between_other_activations_is_another_one(tmp_path: Path) -> None:
+    model, other = taught(DATA), taught(DATA)
+    other[4] = nn.Sigmoid()  # type: ignore[index, operator]
+    GreedyImitation(width=0.5).kept_in(tmp_path).attach(model, DATA)
+    with pytest.raises(ValueError, match=r"folder: .* holds another search"):
+        GreedyImitation(width=0.5).kept_in(tmp_path).attach(other, DATA)
+
+
+def test_what_has_no_name_but_its_address_is_the_same_in_another_process() -> None:
+    class Named(nn.Identity):
+        def extra_repr(self) -> str:
+            return object.__repr__(self)
+
+    first, second = Named(), Named()
+    assert repr(first) != repr(second)
+    assert fingerprint(first, [], repr(first)) == fingerprint(second, [], repr(second))
+    assert fingerprint(first, [], "") != fingerprint(nn.Identity(), [], "")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"folder: .*search is a file; give a folder"):
+        GreedyImitation(width=0.5).kept_in(path)
 
 
 def test_a_damaged_file_counts_as_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from shrink_checks import set_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from compress.greedy.discrepancy import squared_error
 from compress.greedy.global_steps import CANDIDATES, GlobalImitation
@@ -78,6 +80,24 @@ class Gated(nn.Module):
         return y
 
 
+class Aliased(nn.Module):
+    """A view of a value lives on at the cut, and the value is written to behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.c, self.d, self.last = (
+            nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.stem(x)
+        view = hidden.flatten(2)
+        y = F.relu(self.c(F.relu(self.a(hidden + 1))))
+        hidden.mul_(0.1)
+        z: Tensor = self.last(y + F.relu(self.d(view.view_as(hidden))))
+        return z
+
+
 class Branching(Concatenated):
     """It cannot be traced."""
 
@@ -85,12 +105,58 @@ class Branching(Concatenated):
         return super().forward(x if x.sum() < 1e9 else x + 1)
 
 
+class Clamped(nn.Conv2d):
+    """The layer's `forward`, with another formula within."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight, bias).clamp(-0.2, 0.2)
+
+
+class ClampedCall(nn.Conv2d):
+    """The layer's `forward`, and something behind it."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = super().__call__(x)
+        return y.clamp(-0.2, 0.2)
+
+
+def with_reader(layer: type[nn.Conv2d]) -> Callable[[], nn.Module]:
+    def build_model() -> nn.Module:
+        model = Concatenated()
+        model.c = layer(7, 5, 3)
+        return model
+
+    return build_model
+
+
+def hooked(change: Callable[[nn.Module], object]) -> Callable[[], nn.Module]:
+    def build_model() -> nn.Module:
+        model = Concatenated()
+        change(model.c)
+        return model
+
+    return build_model
+
+
+BEYOND_THE_FORMULA = {
+    "hook": hooked(lambda c: c.register_forward_hook(lambda _module, _args, y: 3 * y + 1)),
+    "clamping hook": hooked(lambda c: c.register_forward_hook(lambda _module, _args, y: y.clamp(-0.2, 0.2))),
+    "pre-hook": hooked(lambda c: c.register_forward_pre_hook(lambda _module, args: args[0].tanh())),
+    "formula": with_reader(Clamped),
+    "call": with_reader(ClampedCall),
+}
+
+
 def flattened() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(80, 3), nn.Tanh(), nn.Linear(3, 2))
 
 
-@pytest.mark.parametrize("build_model", [Concatenated, Gated, Branching, flattened])
-def test_steps_are_those_of_whole_runs_of_scaled_copies(build_model: type[nn.Module]) -> None:
+@pytest.mark.parametrize(
+    "build_model",
+    [Concatenated, Gated, Aliased, Branching, flattened, *BEYOND_THE_FORMULA.values()],
+    ids=["concatenated", "gated", "aliased", "branching", "flattened", *BEYOND_THE_FORMULA],
+)
+def test_steps_are_those_of_whole_runs_of_scaled_copies(build_model: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, x = build_model(), torch.randn(4, 2, 5, 5)
     groups = find_groups(model, x).groups
@@ -126,12 +192,16 @@ def test_the_layer_at_the_cut_runs_once_for_all_that_are_tried() -> None:
     with torch.no_grad():
         full = model(x)
     calls = dict.fromkeys([*group.consumers, "fc"], 0)
-    for name in calls:
-        replay.model.get_submodule(name).register_forward_hook(
-            lambda *_, name=name: calls.update({name: calls[name] + 1})
-        )
+    watched = {replay.model.get_submodule(name): name for name in calls}
+
+    def count(module: nn.Module, *_: object) -> None:
+        if module in watched:
+            calls[watched[module]] += 1
+
     search = GlobalImitation(replay, group, [full], squared_error, exact_size=0, seed=0)
+    handle = register_module_forward_hook(count)  # of the layers' own, the shortcut would take notice
     list(islice(search.steps(0), 4))
+    handle.remove()
     (consumer,) = group.consumers
     assert calls[consumer] == 1 + 3 * 2  # of a step: one in the backward pass, one for all that are tried
     assert calls["fc"] == 1 + 3 * (1 + CANDIDATES) == search.forwards + search.backwards

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ import torch
 from greedy_checks import choose, taught
 from method_checks import batch, network, same
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compress.greedy import moments as moments_module
 from compress.greedy import refit as refit_module
@@ -71,6 +76,40 @@ def test_the_refit_solves_the_ridge_problem(
     gone = places[[1, 3, 5]].ravel()
     flat = new.transpose(1, 0, 2, 3).reshape(len(old[0]), 6 * columns, -1)
     assert (flat[:, gone] == 0).all()
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes of tensors that were alive at once, of those made within the block and those they are views of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[Tensor]] = []
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.made += [weakref.ref(leaf) for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+        alive = [tensor for one in self.made if (tensor := one()) is not None]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
+        self.bytes = max(self.bytes, sum(storages.values()))
+        return found
+
+
+def test_the_refit_holds_two_matrices_beside_the_moments() -> None:
+    units = 300
+    group = ChannelGroup(
+        name="x", atoms=np.arange(units)[:, None], consumers={"0": np.arange(units)[:, None]}, stream=False
+    )
+    model = nn.Sequential(nn.Linear(units, 2))
+    taken = Moments(model[0], group.consumers["0"])
+    taken.add(torch.randn(400, units))
+    imitation = choose(group, np.random.default_rng(0), 0.9)
+    with Peak() as peak:
+        refitted(model, group, {"0": taken}, imitation)
+    moments, columns = 8 * units**2, 8 * units * imitation.size  # one offset: the covariance is whole
+    assert 2 * columns < peak.bytes < 1.05 * (moments + 2 * columns)
 
 
 @torch.no_grad()

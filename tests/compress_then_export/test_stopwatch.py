@@ -48,6 +48,14 @@ def test_a_real_measurement_is_a_positive_number() -> None:
     assert OnnxStopwatch((4,), seconds=0.05)(chain(10), chain(20)) > 0
 
 
+def test_stopwatches_are_told_apart_by_what_they_measure() -> None:
+    first, *others = (
+        OnnxStopwatch([4]), OnnxStopwatch((4,), seconds=1), OnnxStopwatch((4,), threads=2), OnnxStopwatch((4, 1)),
+    )  # fmt: skip
+    assert repr(first) == "OnnxStopwatch((4,), threads=1, seconds=2.0)"
+    assert repr(first) not in map(repr, others)
+
+
 @pytest.mark.parametrize("round_to", ["1", pytest.param("auto", marks=pytest.mark.slow)])
 def test_a_recipe_with_the_target_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_to: str) -> None:
     torch.set_num_threads(1)

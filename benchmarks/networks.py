@@ -6,9 +6,10 @@ process of its own, engine after engine, round after round: idle thread pools of
 other. Batch 1 unless --batch says otherwise. A row gives the median over rounds of each engine's median latency, and
 the median, smallest and largest of the rounds' ratios; `--picture FILE` draws these as bars.
 
-With two threads `--apart LOW HIGH` counts only rounds in which a value handed from one core to the other and back
-took so many nanoseconds before and after every process (`core_distance.py`): the processors of a virtual machine
-wander, and under different caches both engines are slower.
+With several threads both engines are measured with one thread as well, in the same round, and the row says what share
+of one thread's ratio is kept. With two `--apart LOW HIGH` counts only rounds in which a value handed from one core to
+the other and back took so many nanoseconds before and after every process (`core_distance.py`): the processors of a
+virtual machine wander, and under different caches both engines are slower.
 """
 
 from __future__ import annotations
@@ -190,19 +191,25 @@ def main(
                 path = Path(folder) / "model.onnx"
                 write(network, share, path)
                 found: dict[str, list[float]] = {engine: [] for engine in chosen}
+                kept: list[float] = []
                 claimed = tries = 0
                 while len(found[chosen[0]]) < rounds and tries < (TRIES if apart else 1) * rounds:
                     tries += 1
                     distances = [core_distance_ns()] if apart else []
-                    taken = {}
+                    taken, alone = {}, {}
                     for engine in chosen:
                         taken[engine], layers = process(path, engine, threads, batch, seconds)
                         claimed = max(claimed, layers)
+                        if threads > 1 and engine in ENGINES[:2]:
+                            alone[engine], _ = process(path, engine, 1, batch, seconds)
                         distances += [core_distance_ns()] if apart else []
                     if apart and not all(d and apart[0] <= d <= apart[1] for d in distances):
                         continue
                     for engine in chosen:
                         found[engine].append(taken[engine])
+                    if alone:
+                        one = alone["onnxruntime"] / alone["kernels"]
+                        kept.append(taken["onnxruntime"] / taken["kernels"] / one)
             if not found[chosen[0]]:
                 print(f"| {network} | {share:.0%} | none of {tries} rounds had the cores so far apart |", flush=True)
                 continue
@@ -210,6 +217,8 @@ def main(
             times = "".join(f" {statistics.median(found[engine]):.2f} |" for engine in chosen)
             rows.append(Row(network, share, tuple(ratios)))
             spread = f"{statistics.median(ratios):.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
+            if kept:
+                spread += f", {statistics.median(kept):.0%} [{min(kept):.0%}, {max(kept):.0%}] of one thread's"
             spread += f" {len(ratios)} of {tries} rounds" if apart else ""
             print(f"| {network} | {share:.0%} | {claimed} |{times} {spread} |", flush=True)
     if drawing:

@@ -7,7 +7,7 @@
 #define DENSE 0.0187
 #define NONZERO 0.032
 #define OVERHEAD 0.035
-#define COPIES 4 /* times that overhead: what copies may come to before they count by themselves */
+#define COPIES 8 /* times that overhead: what copies may come to before they count by themselves */
 #define MARGIN 0.85 /* of onnxruntime's time, so that nothing becomes slower where these figures are a little off */
 
 /* Onnxruntime leaves out the part of a window that lies in the padding, but for a rest; it counts output channels in
@@ -23,7 +23,7 @@
 #define WRITE_LARGE 0.2
 
 /* The same in any size where onnxruntime runs what comes before or after: a layer of few inputs is hardly more than that. */
-#define PASS 0.05
+#define PASS 0.08
 
 #define FILL 0.9 /* of what vectors are filled for: most images leave an eighth empty */
 
@@ -167,7 +167,9 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   if (!around->joined_after) extra += PASS * out * pixels;
   double around_sums = OVERHEAD * NONZERO * weights * pixels;
   if (usual(spec, axes)) {
-    const double copies = in * copied + (taps > 1 && !around->joined_after ? LANE * out * pixels : 0);
+    /* Inside a stretch of layers copies are saved as well: an onnxruntime in between would need its own. */
+    double copies = around->joined_before ? 0 : in * copied;
+    if (taps > 1 && !around->joined_after) copies += LANE * out * pixels;
     const double ours = NONZERO * slower * (double)nonzeros * greater(pixels, FILL * filled) + around_sums + extra;
     if (ours > MARGIN * DENSE * weights * pixels) return "not sparse enough";
     const double most = MARGIN * DENSE * weights * pixels - ours + COPIES * around_sums;

@@ -124,7 +124,7 @@ def test_windows_as_usual_are_claimed_by_their_zeros_unless_copies_are_out_of_pr
     assert reason_of_conv(64, 64, (3, 3), [8, 8], 0.6) == "not sparse enough"
     assert reason_of_conv(12, 20, (3, 3), [8, 8], 0.3) == COPYING
     assert reason_of_conv(512, 32, (7, 1), [7, 7], 0.05) == COPYING
-    assert reason_of_conv(3, 2048, (1, 7), [40, 40], 0.05) == COPYING
+    assert reason_of_conv(8, 1024, (3, 1), [7, 100], 0.05) == COPYING
 
 
 def test_vectors_that_stay_empty_count() -> None:

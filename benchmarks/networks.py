@@ -9,7 +9,7 @@ the median, smallest and largest of the rounds' ratios; `--picture FILE` draws t
 With several threads both engines are measured with one thread as well, in the same round, and the row says what share
 of one thread's ratio is kept. With two `--apart LOW HIGH` counts only rounds in which a value handed from one core to
 the other and back took so many nanoseconds before and after every process (`core_distance.py`): the processors of a
-virtual machine wander, and under different caches both engines are slower.
+virtual machine wander, and far apart they take longer.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ struct workspace *workspace_take(struct workspace_pool *pool, int64_t packed_byt
   }
   workspace->sums = workspace->memory + packed;
   workspace->sum_bytes = sums;
-  workspace->slots = slots;
   atomic_store(&workspace->used, slots < SLOTS ? ~(((uint_fast64_t)1 << slots) - 1) : 0); /* the rest is never free */
   return workspace;
 }

@@ -14,9 +14,9 @@ struct workspace {
   struct workspace *next;
   char *memory; /* aligned to a cache line */
   size_t bytes;
-  char *sums; /* `slots` pieces of sum_bytes, behind the copy of the input; untouched pieces cost no memory */
-  size_t sum_bytes, slots;
-  atomic_uint_fast64_t used; /* a bit for each slot */
+  char *sums; /* pieces of sum_bytes, behind the copy of the input; untouched pieces cost no memory */
+  size_t sum_bytes;
+  atomic_uint_fast64_t used; /* a bit for each slot, always set where there is no piece for it */
 };
 
 struct workspace_pool {

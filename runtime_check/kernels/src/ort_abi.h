@@ -1,5 +1,5 @@
 /* The part of onnxruntime's C interface that an execution provider of this kind needs, and nothing of its headers.
-   Its structs only ever grow at the end; the positions asserted here are those of versions 1.23 to 1.31. Whoever
+   Its structs only ever grow at the end; the positions asserted here are those of versions 1.23 to 1.32. Whoever
    includes this checks the version first: `ort_version_known`. */
 #ifndef SPARSE_ORT_ABI_H
 #define SPARSE_ORT_ABI_H
@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* The oldest interface with all functions below is the one asked for; releases newer than tested are refused. */
-enum { ORT_INTERFACE = 23, ORT_OLDEST_MINOR = 23, ORT_NEWEST_MINOR = 31 };
+enum { ORT_INTERFACE = 23, ORT_OLDEST_MINOR = 23, ORT_NEWEST_MINOR = 32 };
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_EP_FAIL = 11 };
 enum { ORT_FLOAT = 1, ORT_INT64 = 7 };

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,15 @@ from onnx import helper, numpy_helper
 
 from runtime_check import kernels
 from runtime_check.kernels import provider, report
+
+ABI = Path(kernels.__file__).parent / "src" / "ort_abi.h"
+
+
+def known_minors() -> tuple[int, int]:
+    """The oldest and the newest release of onnxruntime that the library takes: 1.23 is 23."""
+    found = re.search(r"ORT_OLDEST_MINOR = (\d+), ORT_NEWEST_MINOR = (\d+)", ABI.read_text())
+    assert found
+    return int(found[1]), int(found[2])
 
 
 @dataclass

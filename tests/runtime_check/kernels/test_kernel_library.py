@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from kernel_files import network, sparse
+from kernel_files import known_minors, network, sparse
 from onnx import helper
 
 from runtime_check import CheckError, bench, kernels, load
@@ -146,4 +147,12 @@ def test_unknown_releases_of_onnxruntime_are_refused_by_name(version: str) -> No
 
 
 def test_this_release_is_known() -> None:
-    assert kernels.status().available, f"onnxruntime {ort.__version__}"
+    assert kernels.status().available, f"onnxruntime {ort.__version__}: {kernels.status()}"
+
+
+def test_the_package_asks_for_no_release_that_is_unknown() -> None:
+    """Otherwise a fresh install takes a newer onnxruntime, and every layer runs at dense speed."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    (asked,) = (text for text in project["project"]["dependencies"] if text.startswith("onnxruntime>"))
+    oldest, newest = known_minors()
+    assert asked == f"onnxruntime>=1.{oldest},<1.{newest + 1}"

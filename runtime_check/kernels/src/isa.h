@@ -47,7 +47,8 @@ struct tile_job {
   float low, high;
   const struct activation *activation; /* where not NULL */
   int32_t tile_rows, tile_columns;
-  int finish; /* last block: residual, bounds and activation are applied */
+  bool far;    /* the taps come from beyond the second-level cache */
+  bool finish; /* last block: residual, bounds and activation are applied */
 };
 
 typedef void (*tile_function)(const struct tile_job *);

@@ -10,6 +10,7 @@
 #define TILE_VECTORS 14
 #define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
+#define SPREAD(bits) ((part)_mm256_broadcastss_ps(_mm_castsi128_ps(_mm_cvtsi32_si128(bits))))
 
 #include "bodies.h"
 

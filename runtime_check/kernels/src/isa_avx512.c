@@ -11,6 +11,7 @@
 #define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
 
+#define SPREAD(bits) ((part)_mm256_set1_epi32(bits))
 #define BOUNDED(u) (u) /* by the instruction below itself */
 #define WHOLE(u) ((part)_mm256_roundscale_ps((__m256)(u), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TIMES_POWER(x, whole) ((part)_mm256_scalef_ps((__m256)(x), (__m256)(whole)))
@@ -20,8 +21,10 @@
 #undef MAXIMUM
 #undef MINIMUM
 #undef PART_SPLAT
+#undef SPREAD
 #define MAXIMUM(bound, x) ((v16)_mm512_max_ps((__m512)(bound), (__m512)(x)))
 #define MINIMUM(bound, x) ((v16)_mm512_min_ps((__m512)(bound), (__m512)(x)))
+#define SPREAD(bits) ((part)_mm512_set1_epi32(bits))
 #define PART_SPLAT(x) ((v16)_mm512_set1_ps(x))
 #define PLACE(i, row) ((i) * PART_BYTES)
 #define part v16

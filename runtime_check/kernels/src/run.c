@@ -102,18 +102,21 @@ static bool target(const struct pass *pass, const struct tile *tile, int64_t ima
   return true;
 }
 
+enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
+
 /* All blocks of one tile, for the chunks `from` to `to` - 1 of output channels. Sums that are not complete stay close
    together, and at last go where they belong. */
 static void run_tile(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
   const struct layer *layer = pass->layer;
   const struct plan *plan = pass->plan;
-  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = 1};
+  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = true};
   const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
   if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
   last.tile_rows = tile->rows;
   last.tile_columns = tile->columns;
+  last.far = layer->nonzeros > FAR_TAPS;
   const int slot = direct && plan->blocks == 1 ? -1 : workspace_slot(pass->workspace);
-  struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .low = layer->low, .high = layer->high};
+  struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .far = last.far};
   job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
   job.output = slot_memory(pass, slot);
   last.sums = job.sums = job.output;

@@ -56,7 +56,8 @@
 #define EVERY_14 EACH_14
 #endif
 
-#define FROM_BIAS(i) part a##i = bias;
+#define DECLARE(i) part a##i;
+#define FROM_BIAS(i) a##i = start;
 #define FROM_SUMS(i) a##i = PART_LOAD(sums + (i) * PART_BYTES);
 #define CLEAR(i) part b##i = PART_SPLAT(0.0f);
 #define JOIN(i) a##i += b##i;
@@ -67,7 +68,7 @@
 
 enum { AHEAD = 2048, LINE = 64 }; /* bytes */
 
-/* Weights are read once and come from beyond the caches: ask for those some rows ahead, as many as this row has. */
+/* Weights that come from beyond the second-level cache: ask for those some rows ahead, as many as this row has. */
 static inline __attribute__((always_inline)) void fetch(const struct tap *tap, const struct tap *end) {
   const uintptr_t stop = (uintptr_t)end + AHEAD; /* numbers: pointers may not leave their array */
   for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE)
@@ -82,36 +83,48 @@ static __attribute__((noinline)) void activate_tile(const struct tile_job *job, 
     activate(activation, buffer + row * columns, columns, (float *)(output + row * job->output_row));
 }
 
-/* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. */
+/* Around the loop over one row's taps, which `BODY` holds: sums in, epilogue, sums out. What the job says is read once:
+   the compiler cannot know that sums are stored elsewhere. */
 #define TILE_FUNCTION(NAME, EACH, BODY)                                                \
   static void NAME(const struct tile_job *job) {                                       \
     const char *const input = job->input;                                              \
     const ptrdiff_t pitch = job->input_pitch;                                          \
     const struct tap *tap = job->taps;                                                 \
-    const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);                           \
+    const struct row *row = job->rows, *const rows_end = row + job->row_count;         \
+    const float *const bias = job->bias;                                               \
+    const char *const first_sums = job->sums, *const first_residual = job->residual;   \
+    char *const first_output = job->output;                                            \
+    const ptrdiff_t sum_pitch = job->sum_pitch, output_pitch = job->output_pitch;      \
+    const ptrdiff_t residual_pitch = job->residual_pitch;                              \
     const ptrdiff_t output_row = job->output_row, residual_row = job->residual_row;    \
-    const struct activation *const activation = job->finish ? job->activation : NULL;  \
+    const bool far = job->far, finish = job->finish;                                   \
+    const struct activation *const activation = finish ? job->activation : NULL;       \
     float buffer[TILE_VECTORS * LANES_PER_VECTOR];                                     \
     (void)pitch, (void)output_row, (void)residual_row; /* tiles of one row */          \
-    for (int64_t r = 0; r < job->row_count; r++) {                                     \
-      const ptrdiff_t channel = job->rows[r].channel;                                  \
-      const struct tap *const end = tap + job->rows[r].taps;                           \
-      fetch(tap, end);                                                                 \
-      const part bias = job->bias ? PART_SPLAT(job->bias[channel]) : PART_SPLAT(0.0f);             \
-      EACH(FROM_BIAS)                                                                  \
-      if (!job->bias) {                                                                \
-        const char *sums = job->sums + channel * job->sum_pitch;                       \
+    for (; row < rows_end; row++) {                                                    \
+      const ptrdiff_t channel = row->channel;                                          \
+      const struct tap *const end = tap + row->taps;                                   \
+      if (far) fetch(tap, end);                                                        \
+      EACH(DECLARE)                                                                    \
+      if (bias) {                                                                      \
+        const part start = PART_SPLAT(bias[channel]);                                  \
+        EACH(FROM_BIAS)                                                                \
+      } else {                                                                         \
+        const char *sums = first_sums + channel * sum_pitch;                           \
         EACH(FROM_SUMS)                                                                \
       }                                                                                \
       BODY(EACH)                                                                       \
-      char *output = job->output + channel * job->output_pitch;                        \
-      if (job->finish) {                                                               \
-        if (job->residual) {                                                           \
-          const char *residual = job->residual + channel * job->residual_pitch;        \
-          EACH(ADD_RESIDUAL)                                                           \
-        }                                                                              \
-        EACH(BOUND)                                                                    \
+      char *output = first_output + channel * output_pitch;                            \
+      if (!finish) {                                                                   \
+        EACH(STORE)                                                                    \
+        continue;                                                                      \
       }                                                                                \
+      if (first_residual) {                                                            \
+        const char *residual = first_residual + channel * residual_pitch;              \
+        EACH(ADD_RESIDUAL)                                                             \
+      }                                                                                \
+      const part low = PART_SPLAT(job->low), high = PART_SPLAT(job->high);             \
+      EACH(BOUND)                                                                      \
       if (__builtin_expect(activation != NULL, 0)) {                                   \
         EACH(STORE_CLOSE)                                                              \
         activate_tile(job, activation, buffer, output);                                \
@@ -122,26 +135,23 @@ static __attribute__((noinline)) void activate_tile(const struct tile_job *job, 
   }
 
 #define MULTIPLY(i) a##i += weight * PART_LOAD(p + PLACE(i, pitch));
-#define SINGLE_BODY(EACH)                         \
-  for (; tap < end; tap++) {                      \
-    const part weight = PART_SPLAT(tap->weight);         \
-    const char *p = input + tap->offset;          \
-    EACH(MULTIPLY)                                 \
+#define SINGLE_BODY(EACH)         \
+  for (; tap < end; tap++) {      \
+    TAKE(tap, weight, p);         \
+    EACH(MULTIPLY)                \
   }
 
 /* Few vectors: a second set of sums, so that the additions of one do not wait for each other. */
 #define MULTIPLY_OTHER(i) b##i += other * PART_LOAD(q + PLACE(i, pitch));
-#define TWIN_BODY(EACH)                           \
-  EACH(CLEAR)                                     \
-  for (; end - tap >= 2; tap += 2) {              \
-    const part weight = PART_SPLAT(tap[0].weight);       \
-    const part other = PART_SPLAT(tap[1].weight);        \
-    const char *p = input + tap[0].offset;        \
-    const char *q = input + tap[1].offset;        \
-    EACH(MULTIPLY)                                 \
-    EACH(MULTIPLY_OTHER)                               \
-  }                                               \
-  EACH(JOIN)                                      \
+#define TWIN_BODY(EACH)           \
+  EACH(CLEAR)                     \
+  for (; end - tap >= 2; tap += 2) { \
+    TAKE(tap, weight, p);         \
+    TAKE(tap + 1, other, q);      \
+    EACH(MULTIPLY)                \
+    EACH(MULTIPLY_OTHER)          \
+  }                               \
+  EACH(JOIN)                      \
   SINGLE_BODY(EACH)
 
 #define SINGLE(n) TILE_FUNCTION(single_##n, EVERY_##n, SINGLE_BODY)
@@ -202,7 +212,7 @@ static void narrow(const struct tile_job *job) {
   for (int64_t r = 0; r < job->row_count; r++) {
     const ptrdiff_t channel = job->rows[r].channel;
     const struct tap *const end = tap + job->rows[r].taps;
-    fetch(tap, end);
+    if (job->far) fetch(tap, end);
     v4 a = {0}, b = {0}, c = {0}, d = {0};
     if (job->bias) {
       const float bias = job->bias[channel];

@@ -13,3 +13,4 @@ def _built() -> None:
         kernels.get_library_path()
     except CheckError as error:
         pytest.skip(str(error))
+    assert kernels.status().available, kernels.status()

@@ -4,7 +4,8 @@
 #include "tile_body.h"
 #include "transpose_body.h"
 #include "window_body.h"
+#include "regroup_body.h"
 #include "dot_body.h"
 
 /* What all instruction sets have in common in their `struct isa`, behind the tiles. */
-#define KERNELS pairs, narrow, interleave, separate, window, border, activate, scale, add_up, dot
+#define KERNELS pairs, narrow, interleave, separate, window, border, regroup, activate, scale, add_up, dot

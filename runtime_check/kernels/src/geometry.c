@@ -230,8 +230,8 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   if (plan->method == DOT || layer->operation == MEAN) return NULL;
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
-  const bool read_in_lanes = plan->layout.direct || in_lanes(&plan->layout.stage);
-  if ((in_lanes(&plan->layout.x) && !read_in_lanes) || plan->subsampled) {
+  const bool from_lanes = in_lanes(&plan->layout.x) && !plan->layout.direct && !in_lanes(&plan->layout.stage);
+  if (plan->method == LANES ? plan->subsampled && !from_lanes : from_lanes) {
     const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
     plan->image_bytes = pixels * (int64_t)sizeof(float);
   }

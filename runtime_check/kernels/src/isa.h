@@ -96,6 +96,16 @@ struct border_job {
   ptrdiff_t from_row;
 };
 
+/* Rows of one channel in lanes, eight at once: lane l becomes image row first + l * distance. Column q, which lies as
+   interleave_job has it, is image column q * step - left; zeros outside the image. */
+struct regroup_job {
+  const char *channel; /* its first row inside, at column 0 */
+  int64_t group_rows, row_bytes, height, width;
+  int64_t first, distance;
+  int64_t left, step, columns, stride, phase;
+  char *output;
+};
+
 struct isa {
   const char *name;
   int max_tile;                               /* vectors that fit into registers */
@@ -107,6 +117,7 @@ struct isa {
   void (*separate)(const struct separate_job *);
   void (*window)(const struct window_job *);
   void (*border)(const struct border_job *);
+  void (*regroup)(const struct regroup_job *);
   void (*activate)(const struct activation *, const float *values, int64_t count, float *activated); /* may be the same */
   void (*scale)(const float *values, float factor, int64_t count, float *scaled); /* may be the same */
   void (*add_up)(const float *values, int64_t count, float sums[LANES_PER_VECTOR]); /* element i to sum i modulo 8 */

@@ -61,6 +61,33 @@ static struct image find_image(const struct source *source, int64_t n) {
   return image;
 }
 
+/* From lanes of other groups, or of as many rows as a stride makes of ours. */
+static void regroup_lanes(const struct source *source, int64_t n, char *output) {
+  const struct layer *layer = source->layer;
+  const struct plan *plan = source->plan;
+  const struct form *form = &plan->layout.x;
+  const int64_t row_step = plan->subsampled ? layer->stride[0] : 1;
+  struct regroup_job job = {
+      .channel = (const char *)source->x + (n * layer->in_channels + source->channel) * form->pitch +
+                 form->top * form->row_bytes + form->left * VECTOR_BYTES,
+      .group_rows = form->group_rows,
+      .row_bytes = form->row_bytes,
+      .height = plan->height,
+      .width = plan->width,
+      .distance = plan->group_rows * layer->stride[0],
+      .left = layer->pad[1],
+      .step = plan->subsampled ? layer->stride[1] : 1,
+      .columns = plan->packed_columns,
+      .stride = plan->column_step,
+      .phase = plan->phase,
+  };
+  for (int64_t r = 0; r < plan->packed_rows; r++) {
+    job.first = r * row_step - layer->pad[0];
+    job.output = output + r * plan->row_bytes;
+    layer->isa->regroup(&job);
+  }
+}
+
 /* Interleave the eight groups of image rows, packed row by packed row. */
 static void pack_lanes(const struct source *source, int64_t n, char *output) {
   const struct layer *layer = source->layer;
@@ -191,7 +218,9 @@ static void pack_columns(const struct source *source, int64_t first, int64_t cou
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *scratch, char *output) {
   const struct source source = {layer, plan, x, channel, (float *)scratch};
-  if (plan->method >= LANES)
+  if (plan->method >= LANES && in_lanes(&plan->layout.x))
+    regroup_lanes(&source, image, output);
+  else if (plan->method >= LANES)
     pack_lanes(&source, image, output);
   else
     pack_columns(&source, image, plan->batch / plan->images, (float *)output);

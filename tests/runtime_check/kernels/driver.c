@@ -139,7 +139,8 @@ static void run_case_on(struct case_ *one, struct schedule *schedule, float **va
   }
   struct workspace *workspace =
       workspace_take(one->pool, schedule->value_bytes + schedule->packed_bytes, schedule->sum_bytes);
-  memset(workspace->memory, 0xff, (size_t)(schedule->value_bytes + schedule->packed_bytes)); /* every byte a NaN's */
+  const size_t bytes = (size_t)(schedule->value_bytes + schedule->packed_bytes);
+  if (bytes > 0) memset(workspace->memory, 0xff, bytes); /* every byte a NaN's */
   const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->several};
   chain_run(chain, schedule, values, workspace, &threads);
   workspace_give(one->pool, workspace);

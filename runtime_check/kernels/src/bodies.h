@@ -6,6 +6,7 @@
 #include "window_body.h"
 #include "regroup_body.h"
 #include "dot_body.h"
+#include "pick_body.h"
 
 /* What all instruction sets have in common in their `struct isa`, behind the tiles. */
-#define KERNELS pairs, narrow, interleave, separate, window, border, regroup, activate, scale, add_up, dot
+#define KERNELS pairs, narrow, interleave, separate, window, border, regroup, activate, scale, add_up, pick, dot

@@ -61,6 +61,7 @@ struct form forms_stage(const struct step *step, const struct value *values) {
   struct form stage = reach(step, values);
   const bool windows = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && layer->taps > 1;
   if (!windows || !fits(step, values, &stage)) return (struct form){0};
+  if (!stage.top && !stage.bottom && !stage.left && !stage.right) return (struct form){0}; /* nothing to add around x */
   stage.group_rows = x->group_rows;
   stage.row_bytes = (stage.left + width(&values[step->x]) + stage.right) * VECTOR_BYTES;
   stage.pitch = (stage.top + stage.group_rows + stage.bottom) * stage.row_bytes;

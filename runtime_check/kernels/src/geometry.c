@@ -9,7 +9,7 @@ enum {
   LINE = 64,            /* bytes of a cache line */
   BLOCK_BYTES = 26624,  /* input of one tile and one block of channels: what a 32 KiB first-level cache keeps */
   SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
-  LEAST_ROWS = 5,       /* fewer output rows leave most of eight groups empty */
+  LEAST_ROWS = 5,       /* fewer output rows leave half of eight groups empty */
   SHORT_ROW = 12,       /* non-zeros of an output channel in one block that pay for loading and storing its sums */
   STRETCH = 4,          /* a block grows at most so far beyond the cache to have them */
   FEW_TILES = 4,        /* cannot occupy several threads: their output channels are divided too, */
@@ -230,15 +230,24 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   if (plan->method == DOT || layer->operation == MEAN) return NULL;
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
-  const bool from_lanes = in_lanes(&plan->layout.x) && !plan->layout.direct && !in_lanes(&plan->layout.stage);
-  if (plan->method == LANES ? plan->subsampled && !from_lanes : from_lanes) {
+  const bool read_in_lanes = plan->layout.direct || in_lanes(&plan->layout.stage);
+  const bool copied = in_lanes(&plan->layout.x) && !read_in_lanes;
+  if (plan->method == LANES ? plan->subsampled && !copied : copied) {
     const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
     plan->image_bytes = pixels * (int64_t)sizeof(float);
   }
   if (plan->method == WINDOW) {
+    plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && plan->out_height < LEAST_ROWS &&
+                 !in_lanes(&plan->layout.y) && !read_in_lanes && plan->height * plan->width < PICKED;
+    if (plan->tiny) {
+      plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
+      plan->sum_bytes = plan->image_bytes + (layer->taps + 1) * plan->vectors * VECTOR_BYTES;
+      return NULL;
+    }
     if (plan->layout.direct && !plan->layout.x.pitch) plan->pitch |= LINE; /* spread over the caches' sets */
     /* The copy of one channel and one row of y. */
-    plan->sum_bytes = (plan->layout.direct ? 0 : plan->pitch) + plan->out_width * VECTOR_BYTES + plan->image_bytes;
+    if (!plan->layout.direct || !in_lanes(&plan->layout.y))
+      plan->sum_bytes = (plan->layout.direct ? 0 : plan->pitch) + plan->out_width * VECTOR_BYTES + plan->image_bytes;
     return NULL;
   }
   if ((reason = cut(plan, layer))) return reason;

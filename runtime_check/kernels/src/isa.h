@@ -8,7 +8,11 @@
 
 #include "form.h"
 
-enum { LANES_PER_VECTOR = 8, VECTOR_BYTES = 32 };
+enum {
+  LANES_PER_VECTOR = 8,
+  VECTOR_BYTES = 32,
+  PICKED = 1024 /* images of fewer pixels are copied pixel by pixel, from a list */
+};
 
 /* One non-zero weight: its value, and the bytes from the block's first vector to the vector it multiplies. */
 struct tap {
@@ -121,6 +125,8 @@ struct isa {
   void (*activate)(const struct activation *, const float *values, int64_t count, float *activated); /* may be the same */
   void (*scale)(const float *values, float factor, int64_t count, float *scaled); /* may be the same */
   void (*add_up)(const float *values, int64_t count, float sums[LANES_PER_VECTOR]); /* element i to sum i modulo 8 */
+  /* output[i] = pixels[picks[i]], 0 where that is pixel_count: fewer than PICKED. */
+  void (*pick)(const float *pixels, int64_t pixel_count, const int16_t *picks, int64_t count, float *output);
   float (*dot)(const float *values, const int32_t *columns, int64_t count, const float *x); /* values[i] * x[columns[i]] */
 };
 

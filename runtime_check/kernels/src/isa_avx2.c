@@ -12,6 +12,7 @@
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
 #define SPREAD(bits) ((part)_mm256_broadcastss_ps(_mm_castsi128_ps(_mm_cvtsi32_si128(bits))))
 
+#include "pick_avx2.h"
 #include "bodies.h"
 
 const struct isa isa_avx2 = {"avx2", TILE_VECTORS, singles, singles, KERNELS};

@@ -2,9 +2,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #endif
 
 #define TILE_VECTORS 14
@@ -16,6 +16,7 @@
 #define WHOLE(u) ((part)_mm256_roundscale_ps((__m256)(u), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define TIMES_POWER(x, whole) ((part)_mm256_scalef_ps((__m256)(x), (__m256)(whole)))
 
+#include "pick_avx512.h"
 #include "bodies.h"
 
 #undef MAXIMUM

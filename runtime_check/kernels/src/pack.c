@@ -142,8 +142,11 @@ static int16_t pick(const struct layer *layer, const struct plan *plan, int64_t 
 
 bool pack_prepare(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->height * plan->width, *const stride = layer->stride, *const dilation = layer->dilation;
-  if (plan->method != COLUMNS || layer->operation == LINEAR || pixels >= PICKED || layer->taps == 1) return true;
-  if (!plan->plane_rows) plan->copied = layer->taps * plan->out_height * plan->out_width;
+  const bool columns = plan->method == COLUMNS && layer->operation != LINEAR && pixels < PICKED && layer->taps > 1;
+  if (!columns && !plan->tiny) return true;
+  const int64_t out_pixels = plan->out_height * plan->out_width;
+  const int64_t spare = plan->tiny ? plan->vectors * LANES_PER_VECTOR - out_pixels : 0; /* behind each tap's pixels */
+  if (!plan->plane_rows) plan->copied = layer->taps * (out_pixels + spare);
   plan->picks = calloc((size_t)plan->copied, sizeof *plan->picks);
   if (!plan->picks) return false;
   int16_t *next = plan->picks;
@@ -154,26 +157,24 @@ bool pack_prepare(struct plan *plan, const struct layer *layer) {
           *next++ = pick(layer, plan, row * stride[0] + rest, ox * stride[1] + kx * dilation[1]);
   if (plan->plane_rows) return true;
   for (int64_t ky = 0; ky < layer->kernel[0]; ky++)
-    for (int64_t kx = 0; kx < layer->kernel[1]; kx++)
+    for (int64_t kx = 0; kx < layer->kernel[1]; kx++) {
       for (int64_t oy = 0; oy < plan->out_height; oy++)
         for (int64_t ox = 0; ox < plan->out_width; ox++)
           *next++ = pick(layer, plan, oy * stride[0] + ky * dilation[0], ox * stride[1] + kx * dilation[1]);
+      for (int64_t i = 0; i < spare; i++) *next++ = (int16_t)pixels;
+    }
   return true;
 }
 
 static void pack_picked(const struct layer *layer, const struct plan *plan, const float *image, int64_t filled,
                         float *output) {
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
-  const int16_t *const picks = plan->picks;
-  float values[PICKED];
-  memcpy(values, image, (size_t)pixels * sizeof *values);
-  values[pixels] = 0.0f;
-  if (plan->plane_rows || filled == out_pixels) {
-    for (int64_t i = 0; i < plan->copied; i++) output[i] = values[picks[i]];
+  if (plan->plane_rows || plan->tiny || filled == out_pixels) {
+    layer->isa->pick(image, pixels, plan->picks, plan->copied, output);
     return;
   }
   for (int64_t tap = 0; tap < layer->taps; tap++)
-    for (int64_t i = 0; i < out_pixels; i++) output[tap * filled + i] = values[picks[tap * out_pixels + i]];
+    layer->isa->pick(image, pixels, plan->picks + tap * out_pixels, out_pixels, output + tap * filled);
 }
 
 static void pack_columns(const struct source *source, int64_t first, int64_t count, float *output) {
@@ -226,10 +227,10 @@ void pack_channel(const struct layer *layer, const struct plan *plan, const floa
     pack_columns(&source, image, plan->batch / plan->images, (float *)output);
 }
 
-const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
-                        int64_t channel, char *scratch) {
+void pack_tiny(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
+               char *scratch, char *output) {
   const struct source source = {layer, plan, x, channel, (float *)scratch};
-  return find_image(&source, image).pixels;
+  pack_picked(layer, plan, find_image(&source, image).pixels, 0, (float *)output);
 }
 
 void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,

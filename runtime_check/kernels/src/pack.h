@@ -11,9 +11,9 @@ bool pack_prepare(struct plan *plan, const struct layer *layer);
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *scratch, char *output);
 
-/* One channel of x without lanes: where it lies, or its copy in `scratch`. */
-const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
-                        int64_t channel, char *scratch);
+/* Where the plan is tiny: [tap][position] of one channel, whole vectors of each tap. */
+void pack_tiny(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
+               char *scratch, char *output);
 
 /* Copy channel `channel`, counted over the batch, of what is added into lanes, where it belongs in `output`. */
 void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,

@@ -27,7 +27,8 @@ struct plan *plan_create(const struct layer *layer, const int64_t image[3], cons
   plan->layout = *layout;
   const char *wrong = geometry_choose(plan, layer);
   const bool sparse = plan->method != DOT && plan->method != WINDOW;
-  if (!wrong && sparse && !(weights_arrange(plan, layer) && pack_prepare(plan, layer))) wrong = "out of memory";
+  if (!wrong && sparse && !weights_arrange(plan, layer)) wrong = "out of memory";
+  if (!wrong && !pack_prepare(plan, layer)) wrong = "out of memory";
   if (wrong) {
     *reason = wrong;
     plan_release(plan);

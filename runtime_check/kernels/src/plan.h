@@ -13,8 +13,6 @@ enum method {
   WINDOW   /* the same for layers that work on each channel alone */
 };
 
-enum { PICKED = 1024 }; /* COLUMNS: images of fewer pixels are copied pixel by pixel, from a list */
-
 struct tile {
   int64_t input;    /* bytes from the channel's first vector */
   int64_t position; /* LANES: output row inside a group; otherwise the first output position */
@@ -40,9 +38,10 @@ struct plan {
   struct layout layout;
   enum method method;
   bool narrow;       /* COLUMNS of at most four positions */
+  bool tiny;         /* WINDOW: each channel is copied [tap][position], as COLUMNS, while it is close */
   int64_t images;    /* how often the copy and the tiles are gone through: the batch, or 1 where positions span it */
   int64_t positions; /* output positions of one pass */
-  int64_t vectors;   /* COLUMNS: vectors of one tap */
+  int64_t vectors;   /* COLUMNS, tiny: vectors of one tap */
 
   int64_t group_rows;                           /* LANES, WINDOW: output rows of one lane */
   int64_t row_step;                             /* rows of the input or its copy from one output row to the next */
@@ -56,7 +55,7 @@ struct plan {
   struct tap *taps;
   int64_t tile_count;
   struct tile *tiles;
-  int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
+  int16_t *picks; /* COLUMNS of small images, tiny: for each pixel of the copy the one to copy, or their number for a zero */
   int64_t plane_rows; /* COLUMNS: [kernel column][row modulo stride][plane_rows][out_width] of each channel are copied;
                          0: [tap][output pixel] */
   int64_t copied;     /* pixels of that */

@@ -33,20 +33,11 @@ static char *slot_memory(const struct pass *pass, int slot) {
   return slot < 0 ? NULL : pass->workspace->sums + (size_t)slot * pass->workspace->sum_bytes;
 }
 
-static void pack(const struct pass *pass, int64_t channel, char *packed) {
-  const int slot = pass->plan->image_bytes ? workspace_slot(pass->workspace) : -1;
-  pack_channel(pass->layer, pass->plan, pass->x, pass->image, channel, slot_memory(pass, slot),
-               packed + channel * pass->plan->pitch);
-  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
-}
-
-static void pack_task(void *data, size_t i) {
-  const struct pass *pass = data;
-  watch(pass);
+static void pack_task(const struct pass *pass, int64_t i, char *scratch) {
   if (pass->layer->operation == LINEAR)
-    pack_inputs(pass->layer, pass->plan, pass->x, (int64_t)i * LANES_PER_VECTOR, pass->packed);
+    pack_inputs(pass->layer, pass->plan, pass->x, i * LANES_PER_VECTOR, pass->packed);
   else
-    pack(pass, (int64_t)i, pass->packed);
+    pack_channel(pass->layer, pass->plan, pass->x, pass->image, i, scratch, pass->packed + i * pass->plan->pitch);
 }
 
 /* A copy of x that no other task uses, a complete one where there is one: there are as many as tasks. */
@@ -61,10 +52,9 @@ static unsigned take_copy(const struct pass *pass) {
 }
 
 /* What is added goes where the sums will, in lanes. */
-static void residual_task(void *data, size_t i) {
-  const struct pass *pass = data;
-  watch(pass);
-  pack_residual(pass->layer, pass->plan, pass->residual, (int64_t)i, (char *)pass->y);
+static void residual_task(const struct pass *pass, int64_t i, char *scratch) {
+  (void)scratch;
+  pack_residual(pass->layer, pass->plan, pass->residual, i, (char *)pass->y);
 }
 
 /* Channel 0 of image `image` in lanes, at row and column of a group. */
@@ -158,9 +148,9 @@ static void borders(const struct pass *pass, int64_t from, int64_t to) {
     });
 }
 
-static void border_task(void *data, size_t i) {
-  watch(data);
-  borders(data, (int64_t)i, (int64_t)i + 1);
+static void border_task(const struct pass *pass, int64_t i, char *scratch) {
+  (void)scratch;
+  borders(pass, i, i + 1);
 }
 
 /* Where one tile is the whole image its channels are complete with it. */
@@ -180,8 +170,10 @@ static void tile_task(void *data, size_t i) {
     const unsigned bit = take_copy(pass);
     struct pass own = *pass;
     own.packed += __builtin_ctz(bit) * plan->copy_bytes;
+    const int slot = plan->image_bytes ? workspace_slot(pass->workspace) : -1;
     if (!(atomic_load(&pass->copies->made) & bit))
-      for (int64_t c = 0; c < pass->layer->in_channels; c++) pack(pass, c, own.packed);
+      for (int64_t c = 0; c < pass->layer->in_channels; c++) pack_task(&own, c, slot_memory(pass, slot));
+    if (slot >= 0) workspace_slot_free(pass->workspace, slot);
     atomic_fetch_or(&pass->copies->made, bit);
     run_tile(&own, tile, image, from, to);
     atomic_fetch_and(&pass->copies->used, ~bit);
@@ -195,52 +187,57 @@ static void tile_task(void *data, size_t i) {
 
 enum { DOT_CHANNELS = 32 }; /* output channels of one task */
 
-static void dot_task(void *data, size_t i) {
-  const struct pass *pass = data;
+static void dot_task(const struct pass *pass, int64_t i, char *scratch) {
   const struct layer *layer = pass->layer;
-  watch(pass);
-  int64_t end = ((int64_t)i + 1) * DOT_CHANNELS;
+  (void)scratch;
+  int64_t end = (i + 1) * DOT_CHANNELS;
   if (end > layer->out_channels) end = layer->out_channels;
-  for (int64_t k = (int64_t)i * DOT_CHANNELS; k < end; k++) {
+  for (int64_t k = i * DOT_CHANNELS; k < end; k++) {
     const int64_t first = layer->start[k], count = layer->start[k + 1] - first;
     const float sum = layer->isa->dot(layer->value + first, layer->column + first, count, pass->x);
     pass->y[k] = finish_value(layer, layer->bias[k] + sum, pass->residual ? pass->residual + k : NULL);
   }
-  float *const first = pass->y + (int64_t)i * DOT_CHANNELS;
+  float *const first = pass->y + i * DOT_CHANNELS;
   if (layer_activation(layer)) layer->isa->activate(&layer->activation, first, pass->y + end - first, first);
+}
+
+static void window_task(const struct pass *pass, int64_t i, char *scratch) {
+  window_channel(pass->layer, pass->plan, pass->x, pass->residual, i, scratch, pass->y);
 }
 
 /* Light tasks are handed out in groups of at least so many bytes read and written. */
 enum { GROUP_BYTES = 32768 };
 
+typedef void (*light_task)(const struct pass *, int64_t i, char *scratch);
+
 struct group {
   const struct pass *pass;
-  void (*task)(void *, size_t);
+  light_task task;
   int64_t count, groups;
 };
 
 static void group_task(void *data, size_t i) {
   const struct group *group = data;
+  const struct plan *plan = group->pass->plan;
+  watch(group->pass);
+  const bool needed = plan->image_bytes || (plan->method == WINDOW && plan->sum_bytes);
+  const int slot = needed ? workspace_slot(group->pass->workspace) : -1;
   const int64_t end = group->count * ((int64_t)i + 1) / group->groups;
   for (int64_t j = group->count * (int64_t)i / group->groups; j < end; j++)
-    group->task((void *)group->pass, (size_t)j);
+    group->task(group->pass, j, slot_memory(group->pass, slot));
+  if (slot >= 0) workspace_slot_free(group->pass->workspace, slot);
 }
 
-/* All tasks, each of which reads and writes about so many bytes. */
-static void *each(const struct pass *pass, void (*task)(void *, size_t), int64_t count, int64_t bytes) {
+/* All of them, each of which reads and writes about so many bytes. */
+static void *each(const struct pass *pass, light_task task, int64_t count, int64_t bytes) {
   struct group group = {pass, task, count, count};
   const int64_t most = bytes < GROUP_BYTES ? count * bytes / GROUP_BYTES : count;
   if (most < count) group.groups = most > 1 ? most : 1;
   return pass->threads->each(pass->threads->context, group_task, (size_t)group.groups, &group);
 }
 
-static void window_task(void *data, size_t i) {
-  const struct pass *pass = data;
-  watch(pass);
-  const struct layout *layout = &pass->plan->layout;
-  const int slot = layout->direct && in_lanes(&layout->y) ? -1 : workspace_slot(pass->workspace);
-  window_channel(pass->layer, pass->plan, pass->x, pass->residual, (int64_t)i, slot_memory(pass, slot), pass->y);
-  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
+static void *each_tile(struct pass *pass, int64_t count) {
+  return pass->threads->each(pass->threads->context, tile_task, (size_t)count, pass);
 }
 
 void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
@@ -261,21 +258,21 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
     pass.residual = y;
   }
   if (plan->method == DIRECT || plan->layout.direct) {
-    error = each(&pass, tile_task, plan->images * plan->tile_count * pass.chunks, GROUP_BYTES);
+    error = each_tile(&pass, plan->images * plan->tile_count * pass.chunks);
   } else {
     for (pass.image = 0; pass.image < plan->images && !error; pass.image++) {
       if (plan->copies > 1) {
         atomic_init(&copies.used, 0);
         atomic_init(&copies.made, 0);
         pass.copies = &copies;
-        error = each(&pass, tile_task, pass.chunks, GROUP_BYTES);
+        error = each_tile(&pass, pass.chunks);
         continue;
       }
       const int64_t inputs = layer->operation == LINEAR
                                  ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
                                  : layer->in_channels;
       error = each(&pass, pack_task, inputs, in_bytes + plan->pitch);
-      if (!error) error = each(&pass, tile_task, plan->tile_count * pass.chunks, GROUP_BYTES);
+      if (!error) error = each_tile(&pass, plan->tile_count * pass.chunks);
     }
   }
   if (error || !has_border(&plan->layout.y, plan->out_height) || borders_with_tiles(&pass)) return error;

@@ -1,46 +1,10 @@
 #include "window.h"
 
-#include <math.h>
+#include <string.h>
 
 #include "pack.h"
 #include "squeeze.h"
 #include "unpack.h"
-
-enum { FEW_ROWS = 5 }; /* of an output that eight groups would leave half empty */
-
-/* One output of a tiny image. */
-static float window_value(const struct layer *layer, const struct plan *plan, const float *image, const float *weights,
-                          float bias, int64_t y, int64_t x) {
-  const bool sums = layer->operation == DEPTHWISE;
-  float value = sums ? bias : -INFINITY;
-  for (int64_t ky = 0; ky < layer->kernel[0]; ky++) {
-    const int64_t row = y * layer->stride[0] + ky * layer->dilation[0] - layer->pad[0];
-    for (int64_t kx = 0; kx < layer->kernel[1]; kx++) {
-      const int64_t column = x * layer->stride[1] + kx * layer->dilation[1] - layer->pad[1];
-      if (row < 0 || row >= plan->height || column < 0 || column >= plan->width) continue;
-      const float pixel = image[row * plan->width + column];
-      if (sums)
-        value += weights[ky * layer->kernel[1] + kx] * pixel;
-      else if (!(pixel <= value))
-        value = pixel;
-    }
-  }
-  return finish_value(layer, value, NULL);
-}
-
-static void window_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel,
-                         char *scratch, float *y) {
-  const int64_t k = channel % layer->out_channels;
-  const float *const image = pack_plain(layer, plan, x, channel / layer->out_channels, k, scratch);
-  const float *const weights = layer->value + k * layer->taps;
-  float *output = y + channel * plan->out_height * plan->out_width;
-  for (int64_t row = 0; row < plan->out_height; row++)
-    for (int64_t column = 0; column < plan->out_width; column++)
-      *output++ = window_value(layer, plan, image, weights, layer->bias[k], row, column);
-  const int64_t pixels = plan->out_height * plan->out_width;
-  output -= pixels;
-  if (layer_activation(layer)) layer->isa->activate(&layer->activation, output, pixels, output);
-}
 
 /* One channel in lanes with what its windows reach around it, while it is close. */
 static void stage_channel(const struct layer *layer, const struct plan *plan, const char *channel, char *scratch) {
@@ -55,6 +19,24 @@ static void stage_channel(const struct layer *layer, const struct plan *plan, co
   });
 }
 
+/* The taps' vectors of all positions lie one after the other, as a single row of windows. */
+static void window_tiny(const struct layer *layer, const struct plan *plan, struct window_job *job, const float *x,
+                        int64_t channel, char *scratch, float *y) {
+  const int64_t pixels = plan->out_height * plan->out_width, bytes = plan->vectors * VECTOR_BYTES;
+  char *const copy = scratch + plan->image_bytes;
+  float *const output = y + channel * pixels;
+  pack_tiny(layer, plan, x, channel / layer->out_channels, channel % layer->out_channels, scratch, copy);
+  job->input = copy;
+  job->row = layer->kernel[1] * bytes;
+  job->column = bytes;
+  job->step = VECTOR_BYTES;
+  job->columns = plan->vectors;
+  job->output = copy + layer->taps * bytes;
+  layer->isa->window(job);
+  memcpy(output, job->output, (size_t)pixels * sizeof *output);
+  if (layer_activation(layer)) layer->isa->activate(&layer->activation, output, pixels, output);
+}
+
 void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
                     int64_t channel, char *scratch, float *y) {
   const int64_t k = channel % layer->out_channels, image = channel / layer->out_channels;
@@ -64,12 +46,6 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
   }
   if (layer->operation == SCALE && lie_alike(&plan->layout.x, &plan->layout.y)) {
     scale_channel(layer, plan, x, channel, factors[channel], y);
-    return;
-  }
-  const bool read_in_lanes = plan->layout.direct || in_lanes(&plan->layout.stage);
-  const bool plain = !in_lanes(&plan->layout.y) && !read_in_lanes && plan->out_height < FEW_ROWS;
-  if (plain && layer->operation != SCALE) {
-    window_plain(layer, plan, x, channel, scratch, y);
     return;
   }
   struct window_job job = {
@@ -85,6 +61,10 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
       .low = layer->low,
       .high = layer->high,
   };
+  if (plan->tiny) {
+    window_tiny(layer, plan, &job, x, channel, scratch, y);
+    return;
+  }
   const char *input = (const char *)x + channel * plan->pitch + plan->origin;
   char *row = scratch; /* not needed where x is read and y written in lanes */
   if (in_lanes(&plan->layout.stage)) {

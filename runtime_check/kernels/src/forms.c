@@ -4,8 +4,7 @@
 
 enum {
   LEAST_ROWS = 5,
-  WASTE = 4,          /* a quarter more rows than the image has, at most */
-  STAGE_BYTES = 12288 /* of a copy that stays in the first-level cache; larger channels have their borders in memory */
+  WASTE = 4 /* a quarter more rows than the image has, at most */
 };
 
 /* Nanoseconds on one core of a Zen 4: one non-zero at one position, and in one tile; one element copied into lanes or out
@@ -56,32 +55,35 @@ static bool fits(const struct step *step, const struct value *values, const stru
 }
 
 struct form forms_stage(const struct step *step, const struct value *values) {
-  const struct layer *layer = step->layer;
+  const enum operation operation = step->layer->operation;
   const struct form *x = &values[step->x].form;
   struct form stage = reach(step, values);
-  const bool windows = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && layer->taps > 1;
+  const bool windows = operation == DEPTHWISE || operation == MAXIMUM || operation == SCALE;
   if (!windows || !fits(step, values, &stage)) return (struct form){0};
-  if (!stage.top && !stage.bottom && !stage.left && !stage.right) return (struct form){0}; /* nothing to add around x */
   stage.group_rows = x->group_rows;
   stage.row_bytes = (stage.left + width(&values[step->x]) + stage.right) * VECTOR_BYTES;
-  stage.pitch = (stage.top + stage.group_rows + stage.bottom) * stage.row_bytes;
-  return stage.pitch > STAGE_BYTES ? (struct form){0} : stage;
+  stage.pitch = (stage.top + stage.bottom) * stage.row_bytes;
+  return stage;
 }
 
 bool forms_direct(const struct step *step, const struct value *values) {
   const struct layer *layer = step->layer;
-  const struct form around = reach(step, values), stage = forms_stage(step, values);
-  if (layer->operation == CONVOLUTION && layer->stride[1] != 1) return false; /* its columns are sorted by remainders */
-  return !in_lanes(&stage) && fits(step, values, &around);
+  const struct form around = reach(step, values);
+  if (layer->operation != CONVOLUTION || layer->stride[1] != 1) return false; /* strided columns are sorted by remainders */
+  return fits(step, values, &around);
 }
 
+/* What convolutions and windows read around x lies there; rows above and below are made for each window layer. */
 static void add_border(const struct step *step, struct value *values) {
   struct form *const x = &values[step->x].form;
-  const struct form around = reach(step, values);
-  x->top = greater(x->top, around.top);
-  x->bottom = greater(x->bottom, around.bottom);
+  const bool direct = forms_direct(step, values);
+  const struct form stage = forms_stage(step, values), around = direct ? reach(step, values) : stage;
+  if (!direct && !in_lanes(&stage)) return;
   x->left = greater(x->left, around.left);
   x->right = greater(x->right, around.right);
+  if (!direct) return;
+  x->top = greater(x->top, around.top);
+  x->bottom = greater(x->bottom, around.bottom);
 }
 
 static bool same_size(const struct value *value, const struct value *other) {
@@ -125,8 +127,7 @@ void forms_choose(const struct chain *chain, struct value *values) {
     values[step->x].form.group_rows = 0;
     if (step->residual >= 0) values[step->residual].form.group_rows = 0;
   }
-  for (int i = 0; i < chain->step_count; i++)
-    if (forms_direct(&chain->steps[i], values)) add_border(&chain->steps[i], values);
+  for (int i = 0; i < chain->step_count; i++) add_border(&chain->steps[i], values);
   for (int v = 0; v < chain->value_count; v++) {
     struct form *const form = &values[v].form;
     if (in_lanes(form)) form->row_bytes = (form->left + width(&values[v]) + form->right) * VECTOR_BYTES;

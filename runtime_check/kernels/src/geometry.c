@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "cache_sets.h"
+#include "window.h"
 
 enum {
   NARROW = 4,           /* positions that half a vector holds */
@@ -230,24 +231,18 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   if (plan->method == DOT || layer->operation == MEAN) return NULL;
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
-  const bool read_in_lanes = plan->layout.direct || in_lanes(&plan->layout.stage);
-  const bool copied = in_lanes(&plan->layout.x) && !read_in_lanes;
-  if (plan->method == LANES ? plan->subsampled && !copied : copied) {
+  const bool staged = in_lanes(&plan->layout.stage), from_lanes = in_lanes(&plan->layout.x);
+  plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && plan->out_height < LEAST_ROWS &&
+               !in_lanes(&plan->layout.y) && !staged && plan->height * plan->width < PICKED;
+  if (plan->subsampled ? !from_lanes : from_lanes && (plan->method == COLUMNS || plan->tiny)) {
     const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
     plan->image_bytes = pixels * (int64_t)sizeof(float);
   }
   if (plan->method == WINDOW) {
-    plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && plan->out_height < LEAST_ROWS &&
-                 !in_lanes(&plan->layout.y) && !read_in_lanes && plan->height * plan->width < PICKED;
-    if (plan->tiny) {
-      plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
-      plan->sum_bytes = plan->image_bytes + (layer->taps + 1) * plan->vectors * VECTOR_BYTES;
-      return NULL;
-    }
-    if (plan->layout.direct && !plan->layout.x.pitch) plan->pitch |= LINE; /* spread over the caches' sets */
-    /* The copy of one channel and one row of y. */
-    if (!plan->layout.direct || !in_lanes(&plan->layout.y))
-      plan->sum_bytes = (plan->layout.direct ? 0 : plan->pitch) + plan->out_width * VECTOR_BYTES + plan->image_bytes;
+    /* The copy of one channel, or the rows around it, and one row of y. */
+    plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
+    plan->sum_bytes = plan->image_bytes + window_pointer_bytes(layer, plan);
+    plan->sum_bytes += plan->tiny ? (layer->taps + 1) * plan->vectors * VECTOR_BYTES : plan->pitch + plan->out_width * VECTOR_BYTES;
     return NULL;
   }
   if ((reason = cut(plan, layer))) return reason;

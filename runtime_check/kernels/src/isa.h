@@ -78,12 +78,11 @@ struct separate_job {
   const struct activation *activation; /* where not NULL */
 };
 
-/* One output row of one channel, from a window of vectors: weighted sums, or the largest where `weights` is NULL. */
+/* One output row of one channel, from windows of vectors: weighted sums, or the largest where `weights` is NULL. */
 struct window_job {
-  const char *input;     /* of the first window */
-  ptrdiff_t row, column; /* bytes from one kernel row to the next, from one kernel column to the next */
-  ptrdiff_t step;        /* bytes from one window to the next */
-  int64_t kernel[2], columns;
+  const char *const *rows; /* [kernel height]: where the first window begins in each row that it reaches */
+  int64_t kernel[2], stride, dilation; /* stride and dilation of columns */
+  int64_t columns;                     /* of the output */
   const float *weights;
   float bias, low, high;
   char *output;
@@ -96,8 +95,6 @@ struct border_job {
   char *channel;
   const struct form *form;
   int64_t height, width;
-  const char *from; /* where not NULL: rows inside, from_row bytes apart, that are copied first */
-  ptrdiff_t from_row;
 };
 
 /* Rows of one channel in lanes, eight at once: lane l becomes image row first + l * distance. Column q, which lies as

@@ -8,6 +8,7 @@
 #endif
 
 #define TILE_VECTORS 14
+#define WINDOWS 7 /* what images of 7, 14, 28, 56 and 112 columns are made of */
 #define MAXIMUM(bound, x) ((v8)_mm256_max_ps((__m256)(bound), (__m256)(x)))
 #define MINIMUM(bound, x) ((v8)_mm256_min_ps((__m256)(bound), (__m256)(x)))
 

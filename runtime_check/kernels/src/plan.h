@@ -30,7 +30,8 @@ struct layout {
   struct form x, residual, y;
   int64_t group_rows; /* output rows of one lane, where x or y is in lanes */
   bool direct;        /* x is read in lanes as it is; otherwise it is copied */
-  struct form stage;  /* WINDOW: each channel is copied to this form, in lanes as x, while it is close; or plain */
+  struct form stage;  /* WINDOW: what is read around x in lanes, of which the rows above and below are made for each
+                         channel, `pitch` bytes; plain where x is copied */
 };
 
 struct plan {

@@ -40,10 +40,6 @@ static void border(const struct border_job *job) {
   char *const inside = job->channel + form->top * form->row_bytes;
   for (int64_t r = 0; r < rows; r++) {
     v8 *const row = (v8 *)(inside + r * form->row_bytes);
-    if (job->from) {
-      const v8 *const from = (const v8 *)(job->from + r * job->from_row);
-      for (int64_t x = 0; x < job->width; x++) row[form->left + x] = from[x];
-    }
     for (int64_t x = 0; x < form->left; x++) row[x] = zero;
     for (int64_t x = form->left + job->width; x < columns; x++) row[x] = zero;
     if (partial == 0 || r < partial) continue; /* rows below the image that rows inside it reach without another group */
@@ -94,22 +90,26 @@ static inline __attribute__((always_inline)) void gather(const struct regroup_jo
 static void regroup(const struct regroup_job *job) {
   const v8 zero = SPLAT(0.0f);
   const int64_t rows = job->group_rows, step = job->stride * job->step;
-  const int64_t shift = job->first < 0 ? -((rows - 1 - job->first) / rows) : job->first / rows;
+  int64_t at = job->first, shift = 0, lanes = 0; /* divisions take longer than these few steps */
+  for (; at < 0 && shift >= -BORDER_GROUPS; at += rows) shift--;
+  for (; at >= rows && shift <= BORDER_GROUPS; at -= rows) shift++;
+  while (lanes < LANES_PER_VECTOR && job->first + lanes * rows < job->height) lanes++;
   const bool together = job->distance == rows && shift >= -BORDER_GROUPS && shift <= BORDER_GROUPS;
-  const int64_t below = job->height - job->first; /* rows of the image from the first lane's on */
-  const int64_t lanes = below < LANES_PER_VECTOR * rows ? (below + rows - 1) / rows : LANES_PER_VECTOR;
-  const v8 *const row = (const v8 *)(job->channel + (job->first - shift * rows) * job->row_bytes);
+  const v8 *const row = (const v8 *)(job->channel + (together ? at : 0) * job->row_bytes);
   for (int64_t rest = 0; rest < job->stride && rest < job->columns; rest++) {
     v8 *const to = (v8 *)job->output + rest * job->phase;
-    const int64_t count = (job->columns - rest + job->stride - 1) / job->stride, at = rest * job->step - job->left;
-    int64_t from = at < 0 ? (step - 1 - at) / step : 0, end = at < job->width ? (job->width - at + step - 1) / step : 0;
+    const int64_t first = rest * job->step - job->left;
+    const int64_t count = step == 1 ? job->columns : (job->columns - rest + job->stride - 1) / job->stride;
+    int64_t from = 0, end = 0; /* of those inside the image */
+    if (first < 0) from = step == 1 ? -first : (step - 1 - first) / step;
+    if (first < job->width) end = step == 1 ? job->width - first : (job->width - first + step - 1) / step;
     if (end > count) end = count;
     if (from > end) from = end;
     for (int64_t x = 0; x < from; x++) to[x] = zero;
     if (together)
-      neighbours(row + at + from * step, step, to + from, end - from, shift, lanes);
+      neighbours(row + first + from * step, step, to + from, end - from, shift, lanes);
     else
-      gather(job, at + from * step, step, to + from, end - from);
+      gather(job, first + from * step, step, to + from, end - from);
     for (int64_t x = end; x < count; x++) to[x] = zero;
   }
 }

@@ -79,7 +79,8 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     if (images[i][0] == 0) continue;
     struct form *const x = &values[step->x].form, *const y = &values[step->y].form;
     const struct form plain = {0};
-    if (in_lanes(y) && !y->pitch) y->pitch = (y->top + y->group_rows + y->bottom) * y->row_bytes;
+    if (in_lanes(y) && !y->pitch) /* spread over the caches' sets */
+      y->pitch = ((y->top + y->group_rows + y->bottom) * y->row_bytes) | LINE;
     const struct layout layout = {
         .x = *x,
         .residual = step->residual < 0 ? plain : values[step->residual].form,

@@ -4,6 +4,12 @@
 
 #include "plan.h"
 
+/* Pointers to the rows that windows read, in front of what they read. */
+static inline int64_t window_pointer_bytes(const struct layer *layer, const struct plan *plan) {
+  const int64_t pointers = plan->tiny ? layer->taps : layer->kernel[0], line = 64;
+  return (pointers * (int64_t)sizeof(char *) + line - 1) / line * line;
+}
+
 /* Compute channel `channel`, counted over the whole batch; `scratch` has the plan's sum_bytes, `factors` what SCALE
    multiplies each channel with. */
 void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,

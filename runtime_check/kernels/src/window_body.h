@@ -1,50 +1,86 @@
-/* Layers that work on each channel alone, once for each instruction set. */
+/* Layers that work on each channel alone, once for each instruction set. Who includes this may say how many neighbouring
+   windows are summed at once (WINDOWS), so that the additions of one do not wait for each other. */
 
-/* `count` neighbouring windows at once, so that the additions of one do not wait for each other. */
-static inline __attribute__((always_inline)) void sum(const struct window_job *job, int64_t x, int count,
-                                                      int64_t height, int64_t width) {
-  const float *weights = job->weights;
-  v8 sums[4] = {SPLAT(job->bias), SPLAT(job->bias), SPLAT(job->bias), SPLAT(job->bias)};
-  for (int64_t ky = 0; ky < height; ky++)
-    for (int64_t kx = 0; kx < width; kx++) {
-      const char *const p = job->input + x * job->step + ky * job->row + kx * job->column;
-      const v8 weight = SPLAT(*weights);
-      weights++;
-      for (int i = 0; i < count; i++) sums[i] += weight * LOAD(p + i * job->step);
-    }
+#ifndef WINDOWS
+#define WINDOWS 4
+#endif
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#define WINDOW_COLUMN(job, row, column) LOAD((job)->rows[row] + (column) * VECTOR_BYTES)
+
+static inline __attribute__((always_inline)) void finish(const struct window_job *job, int64_t x, int count,
+                                                         const v8 *sums) {
   const v8 low = SPLAT(job->low), high = SPLAT(job->high);
-  for (int i = 0; i < count; i++) ((v8 *)job->output)[x + i] = MINIMUM(high, MAXIMUM(low, sums[i]));
+  UNROLL for (int i = 0; i < count; i++) ((v8 *)job->output)[x + i] = MINIMUM(high, MAXIMUM(low, sums[i]));
 }
 
-static inline __attribute__((always_inline)) void sums(const struct window_job *job, int64_t height, int64_t width) {
-  int64_t x = 0;
-  for (; x + 4 <= job->columns; x += 4) sum(job, x, 4, height, width);
-  if (x < job->columns && x > 0) {
-    sum(job, job->columns - 4, 4, height, width); /* some of them again */
-    return;
+/* Square kernels of known size and stride: what windows share is loaded once. */
+static inline __attribute__((always_inline)) void sum_square(const struct window_job *job, int64_t x, int size,
+                                                             int stride) {
+  v8 sums[WINDOWS], inputs[WINDOWS * 2 + 4];
+  UNROLL for (int i = 0; i < WINDOWS; i++) sums[i] = SPLAT(job->bias);
+  UNROLL for (int ky = 0; ky < size; ky++) {
+    UNROLL for (int i = 0; i < (WINDOWS - 1) * stride + size; i++) inputs[i] = WINDOW_COLUMN(job, ky, x * stride + i);
+    UNROLL for (int kx = 0; kx < size; kx++) {
+      const v8 weight = SPLAT(job->weights[ky * size + kx]);
+      UNROLL for (int i = 0; i < WINDOWS; i++) sums[i] += weight * inputs[i * stride + kx];
+    }
   }
-  for (; x < job->columns; x++) sum(job, x, 1, height, width);
+  finish(job, x, WINDOWS, sums);
+}
+
+static inline __attribute__((always_inline)) void sum_any(const struct window_job *job, int64_t x, int count) {
+  v8 sums[WINDOWS];
+  UNROLL for (int i = 0; i < count; i++) sums[i] = SPLAT(job->bias);
+  for (int64_t ky = 0; ky < job->kernel[0]; ky++)
+    for (int64_t kx = 0; kx < job->kernel[1]; kx++) {
+      const v8 weight = SPLAT(job->weights[ky * job->kernel[1] + kx]);
+      const int64_t first = x * job->stride + kx * job->dilation;
+      UNROLL for (int i = 0; i < count; i++) sums[i] += weight * WINDOW_COLUMN(job, ky, first + i * job->stride);
+    }
+  finish(job, x, count, sums);
+}
+
+/* The last windows are summed again where they do not fill a group of them. `size` is 0 for any kernel. */
+static inline __attribute__((always_inline)) void sums(const struct window_job *job, int size, int stride) {
+  for (int64_t x = 0; x < job->columns && job->columns < WINDOWS; x++) sum_any(job, x, 1);
+  for (int64_t next = 0; next < job->columns && job->columns >= WINDOWS; next += WINDOWS) {
+    const int64_t x = next > job->columns - WINDOWS ? job->columns - WINDOWS : next;
+    if (size)
+      sum_square(job, x, size, stride);
+    else
+      sum_any(job, x, WINDOWS);
+  }
 }
 
 static inline __attribute__((always_inline)) void largest(const struct window_job *job) {
   const v8 low = SPLAT(job->low), high = SPLAT(job->high);
   for (int64_t x = 0; x < job->columns; x++) {
-    const char *const first = job->input + x * job->step;
-    v8 most = LOAD(first);
+    v8 most = WINDOW_COLUMN(job, 0, x * job->stride);
     for (int64_t ky = 0; ky < job->kernel[0]; ky++)
       for (int64_t kx = 0; kx < job->kernel[1]; kx++)
-        most = MAXIMUM(most, LOAD(first + ky * job->row + kx * job->column));
+        most = MAXIMUM(most, WINDOW_COLUMN(job, ky, x * job->stride + kx * job->dilation));
     ((v8 *)job->output)[x] = MINIMUM(high, MAXIMUM(low, most));
   }
 }
 
 static void window(const struct window_job *job) {
+  const bool square = job->kernel[0] == job->kernel[1] && job->dilation == 1;
+  const int64_t size = square ? job->kernel[0] : 0;
   if (!job->weights)
     largest(job);
-  else if (job->kernel[0] == 3 && job->kernel[1] == 3)
-    sums(job, 3, 3);
-  else if (job->kernel[0] == 5 && job->kernel[1] == 5)
-    sums(job, 5, 5);
+  else if (size == 3 && job->stride == 1)
+    sums(job, 3, 1);
+  else if (size == 3 && job->stride == 2)
+    sums(job, 3, 2);
+  else if (size == 5 && job->stride == 1)
+    sums(job, 5, 1);
+  else if (size == 5 && job->stride == 2)
+    sums(job, 5, 2);
   else
-    sums(job, job->kernel[0], job->kernel[1]);
+    sums(job, 0, 0);
 }

@@ -121,7 +121,13 @@ void *chain_run(const struct chain *chain, const struct schedule *schedule, floa
       float *const x = locate(schedule, step->x, pass, values, workspace);
       float *const residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace);
       float *const y = locate(schedule, step->y, pass, values, workspace);
-      error = layer_run(step->layer, schedule->plans[i], x, residual, y, packed, workspace, threads);
+      if (!schedule->plans[i]->layout.group_channels) {
+        error = layer_run(step->layer, schedule->plans[i], x, residual, y, NULL, packed, workspace, threads);
+        continue;
+      }
+      const struct step *const after = &chain->steps[++i];
+      const struct follower next = {after->layer, schedule->plans[i], locate(schedule, after->y, pass, values, workspace)};
+      error = layer_run(step->layer, schedule->plans[i - 1], x, residual, NULL, &next, packed, workspace, threads);
     }
   return error;
 }

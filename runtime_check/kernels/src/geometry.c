@@ -253,6 +253,7 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   }
   if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
   plan->chunks = plan->tile_count > FEW_TILES || layer->out_channels < CHUNKS * LEAST_CHANNELS ? 1 : CHUNKS;
+  if (plan->layout.group_channels) plan->chunks = ceil_div(layer->out_channels, plan->layout.group_channels);
   if (plan->method != DIRECT && !plan->layout.direct) plan->copy_bytes = plan->pitch * layer->in_channels;
   const bool own = plan->method == COLUMNS && layer->operation != LINEAR && plan->tile_count == 1;
   plan->copies = own && plan->copy_bytes <= COPY_BYTES ? plan->chunks : 1;

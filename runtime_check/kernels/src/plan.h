@@ -32,6 +32,7 @@ struct layout {
   bool direct;        /* x is read in lanes as it is; otherwise it is copied */
   struct form stage;  /* WINDOW: what is read around x in lanes, of which the rows above and below are made for each
                          channel, `pitch` bytes; plain where x is copied */
+  int64_t group_channels; /* where not 0, so many channels of y are made at once, which the next layer's windows read */
 };
 
 struct plan {

@@ -7,6 +7,10 @@
 #include "plan.h"
 
 enum { LINE = 64 };
+#ifndef TOGETHER_BYTES /* tests make small groups of small images */
+#define TOGETHER_BYTES ((int64_t)3 << 17)   /* of a layer's output that the next layer's windows find in the second-level cache */
+#define LEAST_TOGETHER ((int64_t)1 << 19) /* bytes of an output that is made in such groups */
+#endif
 #define CACHED ((int64_t)16 << 20) /* bytes: a batch whose values together are larger is run image by image */
 
 void schedule_release(const struct chain *chain, struct schedule *schedule) {
@@ -71,6 +75,25 @@ static int64_t count_passes(const struct chain *chain, const struct schedule *sc
   return bytes < CACHED ? 1 : images[0][0];
 }
 
+/* How many channels of a step's output make a group that the next step's windows read while it is close; 0 where the
+   output is small, or others read it too. */
+static int64_t group_channels(const struct chain *chain, const struct value *values, int i) {
+  const struct step *const step = &chain->steps[i], *const next = step + 1;
+  const struct value *const y = &values[step->y];
+  if (i + 1 == chain->step_count || step->layer->operation != CONVOLUTION || step->residual >= 0) return 0;
+  if (next->x != step->y || next->residual >= 0) return 0;
+  const bool windows = next->layer->operation == DEPTHWISE || next->layer->operation == MAXIMUM;
+  if (!windows || !in_lanes(&y->form)) return 0;
+  for (int j = i + 2; j < chain->step_count; j++)
+    if (chain->steps[j].x == step->y || chain->steps[j].residual == step->y) return 0;
+  for (int j = 0; j < chain->output_count; j++)
+    if (chain->outputs[j] == step->y) return 0;
+  const int64_t channels = step->layer->out_channels;
+  if (y->form.pitch > TOGETHER_BYTES / 4 || channels * y->form.pitch < LEAST_TOGETHER) return 0;
+  const int64_t groups = (channels * y->form.pitch + TOGETHER_BYTES - 1) / TOGETHER_BYTES;
+  return (channels + groups - 1) / groups;
+}
+
 /* From the last step to the first: who reads a value in lanes decides about its pitch. */
 static const char *make_plans(const struct chain *chain, struct schedule *schedule, int64_t (*images)[3]) {
   struct value *const values = schedule->values;
@@ -88,6 +111,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
         .group_rows = forms_group_rows(step, values),
         .direct = forms_direct(step, values),
         .stage = forms_stage(step, values),
+        .group_channels = group_channels(chain, values, i),
     };
     const char *reason;
     const int64_t image[3] = {images[i][0] / schedule->passes, images[i][1], images[i][2]};
@@ -97,6 +121,9 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     if (layout.direct) x->pitch = plan->pitch;
     if (plan->packed_bytes > schedule->packed_bytes) schedule->packed_bytes = plan->packed_bytes;
     if (plan->sum_bytes > schedule->sum_bytes) schedule->sum_bytes = plan->sum_bytes;
+    if (!layout.group_channels) continue;
+    const int64_t bytes = plan->sum_bytes + layout.group_channels * y->pitch + schedule->plans[i + 1]->sum_bytes;
+    if (bytes > schedule->sum_bytes) schedule->sum_bytes = bytes;
   }
   for (int i = 0; i < chain->step_count; i++) { /* pitches are known only now */
     if (!schedule->plans[i]) continue;
@@ -116,6 +143,11 @@ static const char *measure(struct value *value, int64_t passes) {
   }
   value->bytes = (bytes + LINE - 1) / LINE * LINE;
   return NULL;
+}
+
+/* Whether a step's output lies in slots, group by group. */
+static bool in_groups(const struct schedule *schedule, int i) {
+  return schedule->plans[i] && schedule->plans[i]->layout.group_channels;
 }
 
 /* The steps between which a value is needed. */
@@ -158,7 +190,7 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   for (int i = 0; i < chain->step_count; i++) {
     const struct step *step = &chain->steps[i];
     lives[step->y].first = lives[step->y].last = i;
-    lives[step->x].last = i;
+    lives[step->x].last = in_groups(schedule, i) ? i + 1 : i; /* read until the last group is made */
     if (step->residual >= 0) lives[step->residual].last = i;
   }
   for (int v = 0; v < chain->value_count; v++) schedule->values[v].offset = v < chain->input_count ? -1 : 0;
@@ -166,7 +198,7 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   for (int i = 0; i < chain->step_count && !reason; i++) {
     const int v = chain->steps[i].y;
     struct value *const value = &schedule->values[v];
-    if (value->offset < 0 || (reason = measure(value, schedule->passes))) continue;
+    if (value->offset < 0 || in_groups(schedule, i) || (reason = measure(value, schedule->passes))) continue;
     const int from = takes_over(chain, schedule, lives, i);
     if (from >= 0) {
       value->offset = schedule->values[from].offset;

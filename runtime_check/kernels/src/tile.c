@@ -1,0 +1,92 @@
+#include "tile.h"
+
+#include "unpack.h"
+
+/* Channel 0 of image `image` in lanes, at row and column of a group. */
+static char *place(const float *tensor, const struct form *form, int64_t image, int64_t channels, int64_t row,
+                   int64_t column) {
+  return (char *)tensor + image * channels * form->pitch + (form->top + row) * form->row_bytes +
+         (form->left + column) * VECTOR_BYTES;
+}
+
+/* Where a tile's channels go at the end, if they can be written as they are. */
+static bool target(const struct pass *pass, const struct tile *tile, int64_t image, struct tile_job *job) {
+  const struct layer *layer = pass->layer;
+  const struct plan *plan = pass->plan;
+  const bool placed = in_lanes(&plan->layout.y); /* what is added lies where the sums go */
+  const struct form *residual = placed && !in_lanes(&plan->layout.residual) ? &plan->layout.y : &plan->layout.residual;
+  if (pass->residual && in_lanes(residual)) {
+    job->residual = place(pass->residual, residual, image, layer->out_channels, tile->position, tile->column);
+    job->residual_pitch = residual->pitch;
+    job->residual_row = residual->row_bytes;
+  }
+  if (in_lanes(&plan->layout.y)) {
+    job->output = place(pass->y, &plan->layout.y, image, layer->out_channels, tile->position, tile->column);
+    job->output_pitch = plan->layout.y.pitch;
+    job->output_row = plan->layout.y.row_bytes;
+    return true;
+  }
+  const int64_t end = tile->position + (int64_t)tile->columns * LANES_PER_VECTOR;
+  if (plan->method == LANES || layer->operation == LINEAR || plan->narrow || end > plan->positions ||
+      plan->positions != plan->out_height * plan->out_width)
+    return false;
+  const int64_t at = image * layer->out_channels * plan->positions + tile->position;
+  job->output = (char *)(pass->y + at);
+  job->residual = pass->residual ? (const char *)(pass->residual + at) : NULL;
+  job->output_pitch = job->residual_pitch = plan->positions * (int64_t)sizeof(float);
+  return true;
+}
+
+enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
+
+void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
+  const struct layer *layer = pass->layer;
+  const struct plan *plan = pass->plan;
+  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = true};
+  const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
+  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
+  last.tile_rows = tile->rows;
+  last.tile_columns = tile->columns;
+  last.far = layer->nonzeros > FAR_TAPS;
+  const int slot = (direct && plan->blocks == 1) || pass->sums ? -1 : workspace_slot(pass->workspace);
+  struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .far = last.far};
+  job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
+  job.output = pass->sums ? pass->sums : slot_memory(pass, slot);
+  last.sums = job.sums = job.output;
+  last.sum_pitch = job.sum_pitch = job.output_pitch;
+  if (!direct) last.output = job.output, last.output_pitch = job.output_pitch, last.output_row = job.output_row;
+  const char *input = pass->packed;
+  if (plan->method == DIRECT) input = (const char *)(pass->x + image * layer->in_channels * plan->positions);
+  if (plan->layout.direct) input = (const char *)pass->x + image * layer->in_channels * plan->pitch;
+  const struct isa *isa = layer->isa;
+  const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
+  const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
+  for (int64_t block = 0; block < plan->blocks; block++)
+    for (int64_t chunk = from; chunk < to; chunk++) {
+      const struct part *part = &plan->parts[block * plan->chunks + chunk];
+      struct tile_job *const now = finish && block == plan->blocks - 1 ? &last : &job;
+      now->input = input + block * plan->block_channels * plan->pitch + tile->input;
+      now->input_pitch = plan->row_step * plan->row_bytes;
+      now->taps = plan->taps + part->first_tap;
+      now->rows = plan->rows + part->first_row;
+      now->row_count = part->row_count;
+      now->bias = block == 0 ? layer->bias : NULL;
+      function(now);
+    }
+  if (!direct)
+    unpack_tile(layer, plan, tile, image, layer->out_channels * from / plan->chunks,
+                layer->out_channels * to / plan->chunks, job.output, job.output_pitch,
+                last.residual ? NULL : pass->residual, pass->y);
+  if (slot >= 0) workspace_slot_free(pass->workspace, slot);
+}
+
+void tile_borders(const struct pass *pass, int64_t from, int64_t to) {
+  const struct plan *plan = pass->plan;
+  for (int64_t channel = from; channel < to; channel++)
+    pass->layer->isa->border(&(struct border_job){
+        .channel = (char *)pass->y + channel * plan->layout.y.pitch,
+        .form = &plan->layout.y,
+        .height = plan->out_height,
+        .width = plan->out_width,
+    });
+}

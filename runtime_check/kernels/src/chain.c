@@ -110,24 +110,38 @@ static float *locate(const struct schedule *schedule, int v, int64_t pass, float
   return values[v] + elements;
 }
 
+/* A step's plan and its tensors in one pass. */
+static struct call find_call(const struct chain *chain, const struct schedule *schedule, int i, int64_t pass,
+                             float **values, const struct workspace *workspace) {
+  const struct step *const step = &chain->steps[i];
+  return (struct call){
+      .layer = step->layer,
+      .plan = schedule->plans[i],
+      .x = locate(schedule, step->x, pass, values, workspace),
+      .residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace),
+      .y = locate(schedule, step->y, pass, values, workspace),
+  };
+}
+
 void *chain_run(const struct chain *chain, const struct schedule *schedule, float **values, struct workspace *workspace,
                 const struct threads *threads) {
   void *error = NULL;
   char *const packed = workspace->memory + schedule->value_bytes;
   for (int64_t pass = 0; pass < schedule->passes; pass++)
     for (int i = 0; i < chain->step_count && !error; i++) {
-      const struct step *step = &chain->steps[i];
       if (!schedule->plans[i]) continue;
-      float *const x = locate(schedule, step->x, pass, values, workspace);
-      float *const residual = step->residual < 0 ? NULL : locate(schedule, step->residual, pass, values, workspace);
-      float *const y = locate(schedule, step->y, pass, values, workspace);
-      if (!schedule->plans[i]->layout.group_channels) {
-        error = layer_run(step->layer, schedule->plans[i], x, residual, y, NULL, packed, workspace, threads);
-        continue;
+      struct call call = find_call(chain, schedule, i, pass, values, workspace), other;
+      if (call.plan->layout.begins) {
+        other = call;
+        call = find_call(chain, schedule, ++i, pass, values, workspace);
+        call.residual = NULL;
+        error = layer_run(&call, &other, NULL, packed, workspace, threads);
+      } else if (call.plan->layout.group_channels) {
+        other = find_call(chain, schedule, ++i, pass, values, workspace);
+        error = layer_run(&call, NULL, &other, packed, workspace, threads);
+      } else {
+        error = layer_run(&call, NULL, NULL, packed, workspace, threads);
       }
-      const struct step *const after = &chain->steps[++i];
-      const struct follower next = {after->layer, schedule->plans[i], locate(schedule, after->y, pass, values, workspace)};
-      error = layer_run(step->layer, schedule->plans[i - 1], x, residual, NULL, &next, packed, workspace, threads);
     }
   return error;
 }

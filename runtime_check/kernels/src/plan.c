@@ -8,6 +8,7 @@
 
 void plan_release(struct plan *plan) {
   if (!plan) return;
+  free(plan->start);
   free(plan->parts);
   free(plan->rows);
   free(plan->taps);

@@ -32,6 +32,7 @@ struct layout {
   bool direct;        /* x is read in lanes as it is; otherwise it is copied */
   struct form stage;  /* WINDOW: what is read around x in lanes, of which the rows above and below are made for each
                          channel, `pitch` bytes; plain where x is copied */
+  bool begins; /* y is only the beginning of the next layer's sums */
   int64_t group_channels; /* where not 0, so many channels of y are made at once, which the next layer's windows read */
 };
 
@@ -51,6 +52,7 @@ struct plan {
   int64_t column_step;                          /* by whose remainder its columns are sorted */
   int64_t origin, row_bytes, pitch;             /* in bytes: first vector read, one row to the next, one channel */
 
+  float *start; /* [out]: where not NULL, the bias of this layer and of the one that begins its sums, together */
   int64_t blocks, block_channels, chunks;
   struct part *parts; /* [blocks][chunks] */
   struct row *rows;

@@ -75,7 +75,7 @@ static void tile_task(void *data, size_t i) {
 static void group_of_channels_task(void *data, size_t i) {
   const struct pass *pass = data;
   const struct plan *plan = pass->plan;
-  const struct follower *next = pass->next;
+  const struct call *next = pass->next;
   watch(pass);
   const int slot = workspace_slot(pass->workspace);
   char *const sums = slot_memory(pass, slot), *const memory = sums + plan->sum_bytes;
@@ -152,9 +152,24 @@ static void *each_tile(struct pass *pass, int64_t images) {
   return pass->threads->each(pass->threads->context, tile_task, (size_t)(images * plan->tile_count * pass->chunks), pass);
 }
 
-void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
-                const struct follower *next, char *packed, struct workspace *workspace, const struct threads *threads) {
-  struct pass pass = {layer, plan, x, residual, y, packed, workspace, threads, pthread_self(), 0, 1, NULL, next, NULL};
+void *layer_run(const struct call *call, const struct call *before, const struct call *next, char *packed,
+                struct workspace *workspace, const struct threads *threads) {
+  const struct layer *const layer = call->layer;
+  const struct plan *const plan = call->plan;
+  struct pass pass = {
+      .layer = layer,
+      .plan = plan,
+      .x = call->x,
+      .residual = call->residual,
+      .y = call->y,
+      .packed = packed,
+      .workspace = workspace,
+      .threads = threads,
+      .caller = pthread_self(),
+      .chunks = 1,
+      .before = before,
+      .next = next,
+  };
   struct copies copies;
   const int64_t channels = plan->batch * layer->out_channels;
   if (plan->method == DOT)
@@ -165,9 +180,9 @@ void *layer_run(const struct layer *layer, const struct plan *plan, const float 
   if (plan->method == WINDOW) return each(&pass, window_task, channels, in_bytes + out_bytes * layer->taps);
   if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
   void *error = NULL;
-  if (residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {
+  if (pass.residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {
     if ((error = each(&pass, residual_task, channels, 2 * out_bytes))) return error;
-    pass.residual = y;
+    pass.residual = pass.y;
   }
   const bool copied = plan->method != DIRECT && !plan->layout.direct;
   if (!copied && !next) {

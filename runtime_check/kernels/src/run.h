@@ -13,17 +13,19 @@ struct threads {
   atomic_bool *several; /* set for good once tasks were seen to run on more than one thread */
 };
 
-/* A layer of windows that reads what another makes, while it is close. */
-struct follower {
+/* A layer's plan and tensors, of the sizes and forms that the plan says; `residual` is NULL where nothing is added. */
+struct call {
   const struct layer *layer;
   const struct plan *plan;
+  const float *x, *residual;
   float *y;
 };
 
-/* y = activation(bounds(layer(x) + residual)). x, residual (or NULL) and y have the sizes and forms of the plan; y may not overlap
-   the others; `packed` has room for the plan's copy of x. Where the plan makes groups of channels, `next` reads them and
-   y is NULL. Returns NULL, or the error that `each` returned. */
-void *layer_run(const struct layer *layer, const struct plan *plan, const float *x, const float *residual, float *y,
-                const struct follower *next, char *packed, struct workspace *workspace, const struct threads *threads);
+/* y = activation(bounds(layer(x) + residual)); y may not overlap the others; `packed` has room for the plan's copy of x.
+   `before` is NULL, or begins the sums of `call`, which adds it in place of a residual. `next` is NULL, or reads groups of
+   channels of what `call` makes. What begins sums or is made in groups has no y. Returns NULL, or the error that `each`
+   returned. */
+void *layer_run(const struct call *call, const struct call *before, const struct call *next, char *packed,
+                struct workspace *workspace, const struct threads *threads);
 
 #endif

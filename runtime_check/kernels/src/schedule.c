@@ -1,5 +1,6 @@
 #include "schedule.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,23 +76,50 @@ static int64_t count_passes(const struct chain *chain, const struct schedule *sc
   return bytes < CACHED ? 1 : images[0][0];
 }
 
+/* Whether only the step after a step uses what it makes. */
+static bool used_once(const struct chain *chain, int i) {
+  const int y = chain->steps[i].y;
+  for (int j = i + 2; j < chain->step_count; j++)
+    if (chain->steps[j].x == y || chain->steps[j].residual == y) return false;
+  for (int j = 0; j < chain->output_count; j++)
+    if (chain->outputs[j] == y) return false;
+  return i + 1 < chain->step_count;
+}
+
+/* Whether a step's output is added by the next step, which then goes on with its sums, tile by tile. */
+static bool begins_sums(const struct chain *chain, const struct value *values, int i) {
+  if (!used_once(chain, i)) return false;
+  const struct step *const step = &chain->steps[i], *const next = step + 1;
+  const struct layer *const layer = step->layer;
+  const struct form *const y = &values[next->y].form;
+  if (layer->operation != CONVOLUTION || next->layer->operation != CONVOLUTION || step->residual >= 0) return false;
+  if (next->residual != step->y || next->x == step->y || !forms_direct(step, values)) return false;
+  if (layer->low > -INFINITY || layer->high < INFINITY || layer_activation(layer)) return false;
+  return in_lanes(y) && values[step->y].form.group_rows == y->group_rows && (layer->taps > 1) == (next->layer->taps > 1);
+}
+
 /* How many channels of a step's output make a group that the next step's windows read while it is close; 0 where the
    output is small, or others read it too. */
 static int64_t group_channels(const struct chain *chain, const struct value *values, int i) {
   const struct step *const step = &chain->steps[i], *const next = step + 1;
   const struct value *const y = &values[step->y];
-  if (i + 1 == chain->step_count || step->layer->operation != CONVOLUTION || step->residual >= 0) return 0;
+  if (!used_once(chain, i) || step->layer->operation != CONVOLUTION || step->residual >= 0) return 0;
   if (next->x != step->y || next->residual >= 0) return 0;
   const bool windows = next->layer->operation == DEPTHWISE || next->layer->operation == MAXIMUM;
   if (!windows || !in_lanes(&y->form)) return 0;
-  for (int j = i + 2; j < chain->step_count; j++)
-    if (chain->steps[j].x == step->y || chain->steps[j].residual == step->y) return 0;
-  for (int j = 0; j < chain->output_count; j++)
-    if (chain->outputs[j] == step->y) return 0;
   const int64_t channels = step->layer->out_channels;
   if (y->form.pitch > TOGETHER_BYTES / 4 || channels * y->form.pitch < LEAST_TOGETHER) return 0;
   const int64_t groups = (channels * y->form.pitch + TOGETHER_BYTES - 1) / TOGETHER_BYTES;
   return (channels + groups - 1) / groups;
+}
+
+/* What the sums of `next`, which a step begins, begin with. */
+static const char *join_biases(const struct step *step, struct plan *next) {
+  const int64_t channels = step->layer->out_channels;
+  next->start = malloc((size_t)channels * sizeof *next->start);
+  if (!next->start) return "out of memory";
+  for (int64_t k = 0; k < channels; k++) next->start[k] = step->layer->bias[k] + step[1].layer->bias[k];
+  return NULL;
 }
 
 /* From the last step to the first: who reads a value in lanes decides about its pitch. */
@@ -111,6 +139,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
         .group_rows = forms_group_rows(step, values),
         .direct = forms_direct(step, values),
         .stage = forms_stage(step, values),
+        .begins = begins_sums(chain, values, i),
         .group_channels = group_channels(chain, values, i),
     };
     const char *reason;
@@ -121,6 +150,8 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     if (layout.direct) x->pitch = plan->pitch;
     if (plan->packed_bytes > schedule->packed_bytes) schedule->packed_bytes = plan->packed_bytes;
     if (plan->sum_bytes > schedule->sum_bytes) schedule->sum_bytes = plan->sum_bytes;
+    if (layout.begins && !(reason = join_biases(step, schedule->plans[i + 1]))) continue;
+    if (layout.begins) return reason;
     if (!layout.group_channels) continue;
     const int64_t bytes = plan->sum_bytes + layout.group_channels * y->pitch + schedule->plans[i + 1]->sum_bytes;
     if (bytes > schedule->sum_bytes) schedule->sum_bytes = bytes;
@@ -145,9 +176,10 @@ static const char *measure(struct value *value, int64_t passes) {
   return NULL;
 }
 
-/* Whether a step's output lies in slots, group by group. */
-static bool in_groups(const struct schedule *schedule, int i) {
-  return schedule->plans[i] && schedule->plans[i]->layout.group_channels;
+/* Whether a step is run together with the next, and its output lies in slots. */
+static bool in_slots(const struct schedule *schedule, int i) {
+  const struct plan *plan = schedule->plans[i];
+  return plan && (plan->layout.group_channels || plan->layout.begins);
 }
 
 /* The steps between which a value is needed. */
@@ -159,7 +191,7 @@ struct life {
 static int takes_over(const struct chain *chain, const struct schedule *schedule, const struct life *lives, int i) {
   const struct step *step = &chain->steps[i];
   const int v = step->layer->operation == SCALE ? step->x : step->residual;
-  if (v < 0 || step->residual == step->x || lives[v].last != i) return -1;
+  if (v < 0 || step->residual == step->x || lives[v].last != i || schedule->values[v].bytes == 0) return -1;
   const struct value *from = &schedule->values[v], *to = &schedule->values[step->y];
   const bool alike = memcmp(&from->form, &to->form, sizeof from->form) == 0;
   return from->offset >= 0 && to->offset >= 0 && alike ? v : -1;
@@ -190,7 +222,7 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   for (int i = 0; i < chain->step_count; i++) {
     const struct step *step = &chain->steps[i];
     lives[step->y].first = lives[step->y].last = i;
-    lives[step->x].last = in_groups(schedule, i) ? i + 1 : i; /* read until the last group is made */
+    lives[step->x].last = in_slots(schedule, i) ? i + 1 : i;
     if (step->residual >= 0) lives[step->residual].last = i;
   }
   for (int v = 0; v < chain->value_count; v++) schedule->values[v].offset = v < chain->input_count ? -1 : 0;
@@ -198,7 +230,7 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   for (int i = 0; i < chain->step_count && !reason; i++) {
     const int v = chain->steps[i].y;
     struct value *const value = &schedule->values[v];
-    if (value->offset < 0 || in_groups(schedule, i) || (reason = measure(value, schedule->passes))) continue;
+    if (value->offset < 0 || in_slots(schedule, i) || (reason = measure(value, schedule->passes))) continue;
     const int from = takes_over(chain, schedule, lives, i);
     if (from >= 0) {
       value->offset = schedule->values[from].offset;

@@ -39,43 +39,59 @@ static bool target(const struct pass *pass, const struct tile *tile, int64_t ima
 
 enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
 
-void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
-  const struct layer *layer = pass->layer;
-  const struct plan *plan = pass->plan;
-  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = true};
-  const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
-  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
-  last.tile_rows = tile->rows;
-  last.tile_columns = tile->columns;
-  last.far = layer->nonzeros > FAR_TAPS;
-  const int slot = (direct && plan->blocks == 1) || pass->sums ? -1 : workspace_slot(pass->workspace);
-  struct tile_job job = {.output_row = tile->columns * VECTOR_BYTES, .far = last.far};
-  job.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * job.output_row;
-  job.output = pass->sums ? pass->sums : slot_memory(pass, slot);
-  last.sums = job.sums = job.output;
-  last.sum_pitch = job.sum_pitch = job.output_pitch;
-  if (!direct) last.output = job.output, last.output_pitch = job.output_pitch, last.output_row = job.output_row;
-  const char *input = pass->packed;
-  if (plan->method == DIRECT) input = (const char *)(pass->x + image * layer->in_channels * plan->positions);
-  if (plan->layout.direct) input = (const char *)pass->x + image * layer->in_channels * plan->pitch;
+/* Add what one layer's non-zeros make of one tile to sums that begin with `bias`, or go on where that is NULL; `sum` says
+   where sums lie, and `last` where they are at the end. */
+static void run_blocks(const struct call *call, const char *packed, const struct tile *tile, int64_t image, int64_t from,
+                       int64_t to, const float *bias, struct tile_job sum, struct tile_job last) {
+  const struct layer *const layer = call->layer;
+  const struct plan *const plan = call->plan;
+  const char *input = packed;
+  if (plan->method == DIRECT) input = (const char *)(call->x + image * layer->in_channels * plan->positions);
+  if (plan->layout.direct) input = (const char *)call->x + image * layer->in_channels * plan->pitch;
   const struct isa *isa = layer->isa;
   const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
   const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
   for (int64_t block = 0; block < plan->blocks; block++)
     for (int64_t chunk = from; chunk < to; chunk++) {
       const struct part *part = &plan->parts[block * plan->chunks + chunk];
-      struct tile_job *const now = finish && block == plan->blocks - 1 ? &last : &job;
-      now->input = input + block * plan->block_channels * plan->pitch + tile->input;
-      now->input_pitch = plan->row_step * plan->row_bytes;
-      now->taps = plan->taps + part->first_tap;
-      now->rows = plan->rows + part->first_row;
-      now->row_count = part->row_count;
-      now->bias = block == 0 ? layer->bias : NULL;
-      function(now);
+      struct tile_job *const job = block == plan->blocks - 1 ? &last : &sum;
+      job->input = input + block * plan->block_channels * plan->pitch + tile->input;
+      job->input_pitch = plan->row_step * plan->row_bytes;
+      job->taps = plan->taps + part->first_tap;
+      job->rows = plan->rows + part->first_row;
+      job->row_count = part->row_count;
+      job->bias = block == 0 ? bias : NULL;
+      job->far = layer->nonzeros > FAR_TAPS;
+      function(job);
     }
+}
+
+void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
+  const struct layer *layer = pass->layer;
+  const struct plan *plan = pass->plan;
+  const struct call *const before = pass->before;
+  struct tile_job last = {.low = layer->low, .high = layer->high, .finish = true};
+  const bool direct = target(pass, tile, image, &last), finish = direct || last.residual;
+  if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
+  last.tile_rows = tile->rows;
+  last.tile_columns = tile->columns;
+  const bool summed = !direct || plan->blocks > 1 || before;
+  const int slot = summed && !pass->sums ? workspace_slot(pass->workspace) : -1;
+  struct tile_job sum = {.output_row = tile->columns * VECTOR_BYTES};
+  sum.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * sum.output_row;
+  sum.output = pass->sums ? pass->sums : slot_memory(pass, slot);
+  last.sums = sum.sums = sum.output;
+  last.sum_pitch = sum.sum_pitch = sum.output_pitch;
+  if (!direct) last.output = sum.output, last.output_pitch = sum.output_pitch, last.output_row = sum.output_row;
+  if (before) {
+    const struct tile *same = &before->plan->tiles[tile - plan->tiles];
+    run_blocks(before, NULL, same, image, from, to, plan->start, sum, sum);
+  }
+  const struct call call = {.layer = layer, .plan = plan, .x = pass->x};
+  run_blocks(&call, pass->packed, tile, image, from, to, before ? NULL : layer->bias, sum, finish ? last : sum);
   if (!direct)
     unpack_tile(layer, plan, tile, image, layer->out_channels * from / plan->chunks,
-                layer->out_channels * to / plan->chunks, job.output, job.output_pitch,
+                layer->out_channels * to / plan->chunks, sum.output, sum.output_pitch,
                 last.residual ? NULL : pass->residual, pass->y);
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }

@@ -19,7 +19,7 @@ struct pass {
   int64_t image;
   int64_t chunks; /* ranges of output channels that are tasks of their own */
   struct copies *copies; /* where tasks make their own copies of x, or NULL */
-  const struct follower *next;
+  const struct call *before, *next;
   char *sums; /* for a tile's sums; NULL where each tile takes a slot for them */
 };
 

@@ -200,8 +200,8 @@ static void release_spec(struct layer_spec *spec) {
   free((float *)spec->bias);
 }
 
-/* A layer that reads a value of `inputs` channels. */
-static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs) {
+/* A layer that reads a value of `inputs` channels; a convolution of the same shapes as `like` where that is not NULL. */
+static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs, const struct layer_spec *like) {
   struct layer_spec spec = {.out_channels = between(state, 1, 80), .in_channels = inputs, .low = -INFINITY,
                             .high = INFINITY, .bias_stride = (int64_t)(next(state) % 2)};
   const uint64_t kind = next(state) % 6;
@@ -219,6 +219,14 @@ static struct layer_spec draw_layer(uint64_t *state, bool linear, int64_t inputs
     spec.stride[1] = spec.stride[0] = linear || next(state) % 3 ? 1 : 2;
     for (int i = 0; i < 2; i++) spec.dilation[i] = 1;
     for (int i = 0; i < 4; i++) spec.pad[i] = linear || spec.operation == MAXIMUM ? 0 : spec.kernel[0] / 2;
+  }
+  if (like) {
+    spec.operation = CONVOLUTION;
+    spec.out_channels = like->out_channels;
+    memcpy(spec.kernel, like->kernel, sizeof spec.kernel);
+    memcpy(spec.stride, like->stride, sizeof spec.stride);
+    memcpy(spec.dilation, like->dilation, sizeof spec.dilation);
+    memcpy(spec.pad, like->pad, sizeof spec.pad);
   }
   if (next(state) % 2) spec.low = 0;
   if (next(state) % 3 == 0) spec.low = 0, spec.high = 1;
@@ -250,16 +258,22 @@ static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct r
   const int64_t first = between(state, 1, 40);
   struct step *steps = calloc(STEPS, sizeof *steps);
   int *outputs = calloc(VALUES, sizeof *outputs), output_count = 0;
-  recipe->count = (int)between(state, 1, STEPS);
+  /* A layer, another from what it makes, and one that adds that to what it makes of the same input. */
+  const bool shortcut = !linear && next(state) % 3 == 0;
+  recipe->count = (int)between(state, shortcut ? 3 : 1, STEPS);
   for (int i = 0; i < recipe->count; i++) {
-    const int x = next(state) % 4 ? i : (int)between(state, 0, i); /* usually what was made last */
+    int x = next(state) % 4 ? i : (int)between(state, 0, i); /* usually what was made last */
+    const bool sum = shortcut && i == 2;
+    if (shortcut) x = sum ? 1 : i;
     const char *reason;
-    recipe->specs[i] = draw_layer(state, linear, channels_after(recipe, x, first));
+    recipe->specs[i] = draw_layer(state, linear, channels_after(recipe, x, first), sum ? &recipe->specs[1] : NULL);
+    if (shortcut && i == 1) recipe->specs[i].high = -(recipe->specs[i].low = -INFINITY);
+    if (shortcut && i == 1) recipe->specs[i].activation.gate = NO_GATE;
     const int64_t channels = channels_after(recipe, x, first);
     int factors = -1; /* a mean of as many channels */
     for (int v = 1; v <= i; v++)
       if (recipe->specs[v - 1].operation == MEAN && channels_after(recipe, v, first) == channels) factors = v;
-    if (!linear && next(state) % 5 == 0) {
+    if (!linear && !shortcut && next(state) % 5 == 0) {
       release_spec(&recipe->specs[i]);
       recipe->specs[i] = squeeze(factors >= 0 ? SCALE : MEAN, channels);
     }
@@ -267,10 +281,11 @@ static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct r
     if (!layer) printf("not taken: %s\n", reason);
     steps[i] = (struct step){layer, x, -1, i + 1};
     if (recipe->specs[i].operation == SCALE) steps[i].residual = factors;
-    if (next(state) % 3 == 0 && recipe->specs[i].operation < DEPTHWISE) /* often not of equal size: then refused */
+    if (sum) steps[i].residual = i;
+    if (!shortcut && next(state) % 3 == 0 && recipe->specs[i].operation < DEPTHWISE) /* often not of equal size: then refused */
       for (int v = i; v >= 0 && steps[i].residual < 0; v--)
         if (channels_after(recipe, v, first) == recipe->specs[i].out_channels) steps[i].residual = v;
-    if (i + 1 == recipe->count || next(state) % 5 == 0) outputs[output_count++] = i + 1;
+    if (i + 1 == recipe->count || (!shortcut && next(state) % 5 == 0)) outputs[output_count++] = i + 1;
   }
   memcpy(recipe->steps, steps, sizeof recipe->steps);
   return chain_create(steps, recipe->count, recipe->count + 1, 1, outputs, output_count);

@@ -35,7 +35,7 @@ WITHOUT_ONNXRUNTIME = [
     "workspace",
 ]
 # Outputs of small images are then handed to the next layer's windows in groups of channels, as large ones always are.
-SMALL_GROUPS = ["-DTOGETHER_BYTES=16384", "-DLEAST_TOGETHER=4096"]
+SMALL_GROUPS = ["-DTOGETHER_BYTES=65536", "-DLEAST_TOGETHER=1"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
 
 

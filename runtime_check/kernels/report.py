@@ -73,14 +73,28 @@ def read(report: int) -> tuple[Layer, ...]:
     size = function(report, None, 0)
     buffer = ctypes.create_string_buffer(size + 1)
     function(report, buffer, size)
-    rounds: list[list[Layer]] = [[]]
-    for line in buffer.raw[:size].decode(errors="replace").split("\n")[:-1]:
-        if line:
-            rounds[-1].append(_layer(line))
-        else:  # a round's end
-            rounds.append([])
-    # The model is gone through once more whenever functions were dissolved; the last time is what runs.
-    return tuple(rounds[-1] or rounds[max(len(rounds) - 2, 0)])
+    return _what_runs(buffer.raw[:size].decode(errors="replace").split("\n")[:-1])
+
+
+def _what_runs(lines: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers that were compiled in any round, and those that onnxruntime was left with in the last.
+
+    The model is gone through once more whenever functions were dissolved: what is compiled by then is no longer seen,
+    and what was only asked about comes again.
+    """
+    compiled: list[Layer] = []
+    seen: list[Layer] = []
+    ended = False  # a line is empty where a round ends, and a star where its claimed layers are compiled
+    for line in lines:
+        if line == "*":
+            compiled = [layer for layer in seen if layer.claimed]
+        elif not line:
+            ended = True
+        else:
+            if ended:
+                seen, ended = list(compiled), False
+            seen.append(_layer(line))
+    return tuple(seen)
 
 
 def _layer(line: str) -> Layer:

@@ -5,6 +5,7 @@
 
 #include "chain.h"
 #include "rebuild.h"
+#include "report.h"
 
 struct compute {
   OrtNodeComputeInfo info; /* first: onnxruntime's pointer is ours */
@@ -127,6 +128,7 @@ OrtStatus *provider_compile(OrtEp *ep, const OrtGraph **graphs, const OrtNode **
   struct reader reader = {provider->api, NULL};
   const char *reason = NULL;
   (void)contexts;
+  report_compiled(provider->report);
   for (size_t i = 0; i < count; i++) {
     struct compute *compute = calloc(1, sizeof *compute);
     if (compute) {

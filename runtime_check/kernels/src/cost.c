@@ -44,6 +44,13 @@
 #define NODE 1000
 #define OUTPUT 5
 
+/* The first layer of a network: with so few inputs onnxruntime is less quick, and we have long rows of non-zeros. */
+#define FEW_INPUTS 4
+#define FEW_DENSE 0.025
+#define FEW_NONZERO 0.026
+#define INTO_LANES 0.3 /* per value of what it makes, for the copy that the next layer then needs not; */
+#define WINDOWED 0.25  /* and where windows read it, for them and the thin layer that follows them */
+
 /* Images of one pixel, as in squeeze-and-excitation: the same per weight, and what a stretch of layers loses where
    onnxruntime runs a layer inside it. */
 #define POINT_DENSE 0.2
@@ -153,13 +160,21 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   if (spec->operation >= DEPTHWISE) return window_objection(spec);
   if (around->positions == 1 && around->joined_before && around->joined_after && around->squeezed)
     return (double)nonzeros * POINT_NONZERO > MARGIN * (POINT_DENSE * weights + INTERRUPTION) ? "not sparse enough" : NULL;
-  if (weights < LEAST_WEIGHTS) return "too small";
+  const bool leads = spec->operation == CONVOLUTION && in <= FEW_INPUTS && around->joined_after;
+  const bool joined = around->joined_before && around->joined_after;
+  if (weights < LEAST_WEIGHTS && !leads && !joined) return "too small";
   if (spec->operation == LINEAR) return linear_objection(spec, (double)around->rows, (double)nonzeros, slower);
-  if ((double)nonzeros > (MARGIN * DENSE / NONZERO - OVERHEAD) * weights) return "not sparse enough"; /* any shape */
+  if ((double)nonzeros > (MARGIN * DENSE / NONZERO - OVERHEAD) * weights && in > FEW_INPUTS) /* whatever its shape */
+    return "not sparse enough";
   const struct axis axes[2] = {measure(spec, around->image[0], 0), measure(spec, around->image[1], 1)};
   const double pixels = axes[0].out * axes[1].out;
   double filled, copied;
   fill(spec, around, axes, &filled, &copied);
+  if (leads && usual(spec, axes)) {
+    const double saved = (relayout(out * positions) + INTO_LANES + (around->squeezed ? WINDOWED : 0)) * out * pixels;
+    const double ours = FEW_NONZERO * slower * (double)nonzeros * greater(pixels, FILL * filled) + in * copied;
+    return ours > MARGIN * (FEW_DENSE * weights * pixels + saved) ? "not sparse enough" : NULL;
+  }
   double extra = out * positions > LARGE && !around->joined_after ? WRITE_LARGE * out * positions : 0;
   if (around->grouped_after) extra += relayout(out * positions) * out * pixels;
   if (around->grouped_before) extra += relayout(in * positions) * in * pixels;

@@ -68,6 +68,13 @@ void report_round(uint64_t id) {
   pthread_mutex_unlock(&lock);
 }
 
+void report_compiled(uint64_t id) {
+  if (id == 0) return;
+  pthread_mutex_lock(&lock);
+  append(id, "*\n", 2);
+  pthread_mutex_unlock(&lock);
+}
+
 EXPORTED size_t SparseKernelsReport(uint64_t id, char *buffer, size_t size) {
   pthread_mutex_lock(&lock);
   struct report **link = &reports;

@@ -14,4 +14,7 @@ void report_layer(uint64_t id, const char *operator, int64_t nonzeros, int64_t w
    dissolved functions; the last time counts. */
 void report_round(uint64_t id);
 
+/* What the last round claimed is compiled: it stays, and further rounds do not see it. */
+void report_compiled(uint64_t id);
+
 #endif

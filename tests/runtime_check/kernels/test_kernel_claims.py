@@ -86,6 +86,23 @@ def test_layers_of_the_same_name_in_several_branches_are_all_reported() -> None:
     assert sorted(layer.reason or "" for layer in opened.layers) == ["", "", *["not sparse enough"] * 2]
 
 
+def test_layers_claimed_before_a_function_was_dissolved_are_reported() -> None:
+    """Onnxruntime dissolves the HardSwish that it was left with, and then asks about the rest of the graph anew."""
+    constants = {
+        "d": sparse(RNG, 32, 16, 3, 3, density=1),
+        "w": sparse(RNG, 32, 32, 3, 3),
+        "v": sparse(RNG, 32, 32, 3, 3),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "d"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("HardSwish", ["a"], ["b"]),
+    ]
+    nodes += [helper.make_node("Conv", ["b", "w"], ["c"], pads=[1, 1, 1, 1])]
+    nodes += [helper.make_node("Conv", ["c", "v"], ["y"], pads=[1, 1, 1, 1])]
+    opened = open_model(network(nodes, constants, {"x": ["n", 16, 32, 32]}), claim="sparse")
+    assert sorted(layer.reason or "" for layer in opened.layers) == ["", "", "not sparse enough"]
+
+
 def test_layers_of_functions_are_reported_once() -> None:
     body = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
     opset = [helper.make_opsetid("", 17)]

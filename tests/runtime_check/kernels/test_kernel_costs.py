@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_files import network, open_model, sparse
+from kernel_files import assert_close, network, open_model, sparse
 from onnx import helper
 
 RNG = np.random.default_rng(8)
@@ -46,6 +46,46 @@ def test_beside_depthwise_layers_it_takes_more_zeros() -> None:
 def test_huge_tensors_that_would_be_laid_out_anew_stay() -> None:
     assert not claimed(16, 96, 1, 0.1, size=112, depthwise=True)
     assert claimed(16, 96, 1, 0.1, size=28, depthwise=True)
+
+
+@pytest.mark.parametrize(("density", "kernel", "expected"), [(0.1, 3, True), (1, 3, False), (0.1, 7, False)])
+def test_a_dense_first_layer_goes_with_the_sparse_layer_behind_it(density: float, kernel: int, expected: bool) -> None:
+    """As in VGG-16 for CIFAR; of 7x7, onnxruntime's are so quick that the saved copies do not make up for it."""
+    constants = {
+        "first": sparse(RNG, 64, 3, kernel, kernel, density=1),
+        "w": sparse(RNG, 64, 64, 3, 3, density=density),
+    }
+    nodes = [helper.make_node("Conv", ["x", "first"], ["a"], pads=[kernel // 2] * 4)]
+    nodes += [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Conv", ["b", "w"], ["y"], pads=[1] * 4)]
+    opened = open_model(network(nodes, constants, {"x": ["n", 3, 32, 32]}), claim="sparse")
+    assert [layer.claimed for layer in opened.layers] == [expected, density < 1]
+
+
+@pytest.mark.parametrize(("density", "expected"), [(0.1, [True] * 4), (1, [False] * 4)])
+def test_the_first_block_of_a_mobile_network_is_one_stretch(density: float, expected: list[bool]) -> None:
+    """A dense layer, a depthwise one and a thin one, which are too small alone, before an expansion."""
+    shapes = {"a": (32, 3, 3), "b": (32, 1, 3), "c": (16, 32, 1), "d": (96, 16, 1)}
+    constants = {
+        name: sparse(RNG, k, c, size, size, density=1 if name in "ab" else density)
+        for name, (k, c, size) in shapes.items()
+    }
+    constants |= {"zero": np.float32(0), "six": np.float32(6), "after": sparse(RNG, 24, 96, 1, 1, density=density)}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["a1"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Clip", ["a1", "zero", "six"], ["a2"]),
+        helper.make_node("Conv", ["a2", "b"], ["b1"], pads=[1] * 4, group=32),
+        helper.make_node("Clip", ["b1", "zero", "six"], ["b2"]),
+        helper.make_node("Conv", ["b2", "c"], ["c1"]),
+        helper.make_node("Conv", ["c1", "d"], ["d1"]),
+        helper.make_node("Clip", ["d1", "zero", "six"], ["d2"]),
+        helper.make_node("Conv", ["d2", "after"], ["y"]),
+    ]
+    opened = open_model(network(nodes, constants, {"x": ["n", 3, 224, 224]}), claim="sparse")
+    assert [layer.claimed for layer in opened.layers][:4] == expected
+    if density < 1:
+        x = RNG.standard_normal((1, 3, 224, 224)).astype(np.float32)
+        stock = open_model(network(nodes, constants, {"x": ["n", 3, 224, 224]}), with_kernels=False)
+        assert_close(opened(x=x), stock(x=x))
 
 
 def test_without_vector_instructions_it_takes_more_zeros() -> None:

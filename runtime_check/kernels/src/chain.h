@@ -37,7 +37,7 @@ struct chain {
 struct value {
   struct extent extent;
   struct form form;
-  int64_t bytes, offset; /* in the workspace; offset -1: the caller's memory */
+  int64_t bytes, offset; /* in the workspace; offset -1: the caller's memory; bytes 0: in slots, or not at all */
 };
 
 /* How a chain runs on inputs of certain sizes. Immutable. */

@@ -164,13 +164,13 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   const bool joined = around->joined_before && around->joined_after;
   if (weights < LEAST_WEIGHTS && !leads && !joined) return "too small";
   if (spec->operation == LINEAR) return linear_objection(spec, (double)around->rows, (double)nonzeros, slower);
-  if ((double)nonzeros > (MARGIN * DENSE / NONZERO - OVERHEAD) * weights && in > FEW_INPUTS) /* whatever its shape */
-    return "not sparse enough";
   const struct axis axes[2] = {measure(spec, around->image[0], 0), measure(spec, around->image[1], 1)};
+  const bool leading = leads && usual(spec, axes);
+  if ((double)nonzeros > (MARGIN * DENSE / NONZERO - OVERHEAD) * weights && !leading) return "not sparse enough"; /* any shape */
   const double pixels = axes[0].out * axes[1].out;
   double filled, copied;
   fill(spec, around, axes, &filled, &copied);
-  if (leads && usual(spec, axes)) {
+  if (leading) {
     const double saved = (relayout(out * positions) + INTO_LANES + (around->squeezed ? WINDOWED : 0)) * out * pixels;
     const double ours = FEW_NONZERO * slower * (double)nonzeros * greater(pixels, FILL * filled) + in * copied;
     return ours > MARGIN * (FEW_DENSE * weights * pixels + saved) ? "not sparse enough" : NULL;

@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 /* As ONNX has it where `group_rows` is 0. Otherwise one vector holds a pixel of eight groups of image rows: element l
-   is image row l * group_rows + r. Rows and columns of zeros, and rows of the neighbouring groups, lie around a group,
-   so that a window at any place of it finds whole vectors. */
+   is image row l * group_rows + r. Rows and columns of zeros, and rows of the neighbouring groups, lie around a group
+   where convolutions read it, so that a window at any place of it finds whole vectors; only columns of zeros where just
+   layers of windows do, which make the rows. */
 struct form {
   int64_t group_rows;
   int64_t top, bottom, left, right; /* rows and columns around the group */

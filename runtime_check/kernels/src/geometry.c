@@ -16,7 +16,8 @@ enum {
   FEW_TILES = 4,        /* cannot occupy several threads: their output channels are divided too, */
   CHUNKS = 4,           /* into so many ranges */
   LEAST_CHANNELS = 16,  /* of at least so many channels */
-  COPY_BYTES = 1 << 20  /* of an input that threads copy each for themselves rather than wait for one another's parts */
+  COPY_BYTES = 1 << 20  /* of an input that threads copy each for themselves rather than wait for one another's parts; and
+                           at most of one channel's windows, tap by tap */
 };
 #define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
 
@@ -232,8 +233,9 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
   const bool staged = in_lanes(&plan->layout.stage), from_lanes = in_lanes(&plan->layout.x);
+  const int64_t tiny_bytes = (layer->taps + 1) * ceil_div(plan->positions, LANES_PER_VECTOR) * VECTOR_BYTES;
   plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && plan->out_height < LEAST_ROWS &&
-               !in_lanes(&plan->layout.y) && !staged && plan->height * plan->width < PICKED;
+               !in_lanes(&plan->layout.y) && !staged && plan->height * plan->width < PICKED && tiny_bytes <= COPY_BYTES;
   if (plan->subsampled ? !from_lanes : from_lanes && (plan->method == COLUMNS || plan->tiny)) {
     const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
     plan->image_bytes = pixels * (int64_t)sizeof(float);
@@ -242,7 +244,7 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
     /* The copy of one channel, or the rows around it, and one row of y. */
     plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
     plan->sum_bytes = plan->image_bytes + window_pointer_bytes(layer, plan);
-    plan->sum_bytes += plan->tiny ? (layer->taps + 1) * plan->vectors * VECTOR_BYTES : plan->pitch + plan->out_width * VECTOR_BYTES;
+    plan->sum_bytes += plan->tiny ? tiny_bytes : plan->pitch + plan->out_width * VECTOR_BYTES;
     return NULL;
   }
   if ((reason = cut(plan, layer))) return reason;

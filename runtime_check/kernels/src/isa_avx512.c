@@ -1,4 +1,5 @@
-/* AVX-512: as AVX2, but 1x1 layers, whose vectors lie side by side and aligned, take two of them at once. */
+/* AVX-512: as AVX2, but 1x1 layers, whose vectors lie side by side and aligned, take two of them at once, more windows are
+   summed at once, and larger images lie in registers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #if defined(__clang__)

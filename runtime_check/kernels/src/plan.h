@@ -48,7 +48,7 @@ struct plan {
 
   int64_t group_rows;                           /* LANES, WINDOW: output rows of one lane */
   int64_t row_step;                             /* rows of the input or its copy from one output row to the next */
-  int64_t packed_rows, packed_columns, phase;   /* of the copy, where x is not in lanes already */
+  int64_t packed_rows, packed_columns, phase;   /* of the copy, where x is not read as it lies */
   int64_t column_step;                          /* by whose remainder its columns are sorted */
   int64_t origin, row_bytes, pitch;             /* in bytes: first vector read, one row to the next, one channel */
 

@@ -109,7 +109,7 @@ static int64_t group_channels(const struct chain *chain, const struct value *val
   if (!windows || !in_lanes(&y->form)) return 0;
   const int64_t channels = step->layer->out_channels;
   if (y->form.pitch > TOGETHER_BYTES / 4 || channels * y->form.pitch < LEAST_TOGETHER) return 0;
-  const int64_t groups = (channels * y->form.pitch + TOGETHER_BYTES - 1) / TOGETHER_BYTES;
+  const int64_t groups = channels * y->form.pitch / (2 * TOGETHER_BYTES) * 2 + 2; /* even: two threads share them */
   return (channels + groups - 1) / groups;
 }
 

@@ -6,7 +6,8 @@ static void unpack_lanes(const struct layer *layer, const struct plan *plan, con
   const int64_t outputs = plan->batch * layer->out_channels * plan->out_height * plan->out_width;
   struct separate_job job = {
       .step = VECTOR_BYTES,
-      .residual_end = residual ? residual + outputs : NULL,
+      /* Where y takes the residual's place, other threads write what lies behind a row. */
+      .residual_end = residual == y ? residual : residual ? residual + outputs : NULL,
       .columns = tile->columns,
       .low = layer->low,
       .high = layer->high,

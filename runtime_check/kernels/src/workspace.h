@@ -7,14 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SLOTS = 64 }; /* tasks of one call that hold sums at the same time, */
+enum { SLOTS = 64 }; /* tasks of one call that hold sums, or other memory of theirs, at the same time, */
 #define SLOT_BYTES ((size_t)1 << 30) /* where they take no more memory than this together; fewer otherwise */
 
 struct workspace {
   struct workspace *next;
   char *memory; /* aligned to a cache line */
   size_t bytes;
-  char *sums; /* pieces of sum_bytes, behind the copy of the input; untouched pieces cost no memory */
+  char *sums; /* slots of sum_bytes, behind the copy of the input; untouched ones cost no memory */
   size_t sum_bytes;
   atomic_uint_fast64_t used; /* a bit for each slot, always set where there is no piece for it */
 };

@@ -141,6 +141,8 @@ static void run_case_on(struct case_ *one, struct schedule *schedule, float **va
       workspace_take(one->pool, schedule->value_bytes + schedule->packed_bytes, schedule->sum_bytes);
   const size_t bytes = (size_t)(schedule->value_bytes + schedule->packed_bytes);
   if (bytes > 0) memset(workspace->memory, 0xff, bytes); /* every byte a NaN's */
+  for (int slot = 0; slot < 3 && schedule->sum_bytes > 0; slot++)
+    memset(workspace->sums + (size_t)slot * workspace->sum_bytes, 0xff, workspace->sum_bytes);
   const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->several};
   chain_run(chain, schedule, values, workspace, &threads);
   workspace_give(one->pool, workspace);

@@ -61,6 +61,13 @@ def test_a_dense_first_layer_goes_with_the_sparse_layer_behind_it(density: float
     assert [layer.claimed for layer in opened.layers] == [expected, density < 1]
 
 
+@pytest.mark.parametrize(("inputs", "outputs", "kernel", "pad"), [(4, 4, 9, 8), (3, 4, 10, 12), (3, 64, 3, 1)])
+def test_dense_layers_of_few_inputs_stay_where_nothing_sparse_follows(
+    inputs: int, outputs: int, kernel: int, pad: int
+) -> None:
+    assert reason_of_conv(inputs, outputs, (kernel, kernel), [64, 64], 1, pad=pad)
+
+
 @pytest.mark.parametrize(("density", "expected"), [(0.1, [True] * 4), (1, [False] * 4)])
 def test_the_first_block_of_a_mobile_network_is_one_stretch(density: float, expected: list[bool]) -> None:
     """A dense layer, a depthwise one and a thin one, which are too small alone, before an expansion."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +39,35 @@ def test_inputs_that_do_not_fit_are_refused(shape: tuple[int, ...], text: str) -
     with pytest.raises(Exception, match=text):
         ours(x=np.zeros(shape, np.float32))
     assert ours(x=np.zeros((1, 8, 9, 9), np.float32)).shape == (1, 16, 7, 7)  # and it goes on
+
+
+def test_paddings_of_thousands_around_one_pixel_take_no_gigabytes(tmp_path: Path) -> None:
+    """Windows of 200x200, whose copy tap by tap would be 2 GB for each channel."""
+    constants = {"w": np.eye(4, dtype=np.float32)[:, :, None, None], "d": np.ones((4, 1, 200, 200), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Conv", ["a", "d"], ["b"], group=4, pads=[100, 4000, 100, 4000]),
+        helper.make_node("Conv", ["b", "w"], ["y"]),
+    ]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(network(nodes, constants, {"x": ["n", 4, 1, 1]}))
+    code = """
+import resource, sys
+import numpy as np
+from kernel_files import open_model
+from runtime_check import kernels
+assert kernels.status().available
+with open(sys.argv[1], "rb") as file:
+    opened = open_model(file.read())
+assert [layer.claimed for layer in opened.layers] == [True] * 3
+y = opened(x=np.ones((1, 4, 1, 1), np.float32))
+assert y.shape == (1, 4, 2, 7802) and y.min() == 0 and y.max() == 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 700_000  # kilobytes
 
 
 def test_an_empty_batch_has_an_empty_result() -> None:

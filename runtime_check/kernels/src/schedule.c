@@ -83,32 +83,34 @@ static bool used_once(const struct chain *chain, int i) {
     if (chain->steps[j].x == y || chain->steps[j].residual == y) return false;
   for (int j = 0; j < chain->output_count; j++)
     if (chain->outputs[j] == y) return false;
-  return i + 1 < chain->step_count;
+  return true;
 }
 
 /* Whether a step's output is added by the next step, which then goes on with its sums, tile by tile. */
 static bool begins_sums(const struct chain *chain, const struct value *values, int i) {
-  if (!used_once(chain, i)) return false;
+  if (i + 1 == chain->step_count) return false;
   const struct step *const step = &chain->steps[i], *const next = step + 1;
   const struct layer *const layer = step->layer;
   const struct form *const y = &values[next->y].form;
   if (layer->operation != CONVOLUTION || next->layer->operation != CONVOLUTION || step->residual >= 0) return false;
   if (next->residual != step->y || next->x == step->y || !forms_direct(step, values)) return false;
   if (layer->low > -INFINITY || layer->high < INFINITY || layer_activation(layer)) return false;
-  return in_lanes(y) && values[step->y].form.group_rows == y->group_rows && (layer->taps > 1) == (next->layer->taps > 1);
+  if (!in_lanes(y) || values[step->y].form.group_rows != y->group_rows) return false;
+  return (layer->taps > 1) == (next->layer->taps > 1) && used_once(chain, i);
 }
 
 /* How many channels of a step's output make a group that the next step's windows read while it is close; 0 where the
    output is small, or others read it too. */
 static int64_t group_channels(const struct chain *chain, const struct value *values, int i) {
+  if (i + 1 == chain->step_count) return 0;
   const struct step *const step = &chain->steps[i], *const next = step + 1;
   const struct value *const y = &values[step->y];
-  if (!used_once(chain, i) || step->layer->operation != CONVOLUTION || step->residual >= 0) return 0;
+  if (step->layer->operation != CONVOLUTION || step->residual >= 0) return 0;
   if (next->x != step->y || next->residual >= 0) return 0;
   const bool windows = next->layer->operation == DEPTHWISE || next->layer->operation == MAXIMUM;
   if (!windows || !in_lanes(&y->form)) return 0;
   const int64_t channels = step->layer->out_channels;
-  if (y->form.pitch > TOGETHER_BYTES / 4 || channels * y->form.pitch < LEAST_TOGETHER) return 0;
+  if (y->form.pitch > TOGETHER_BYTES / 4 || channels * y->form.pitch < LEAST_TOGETHER || !used_once(chain, i)) return 0;
   const int64_t groups = channels * y->form.pitch / (2 * TOGETHER_BYTES) * 2 + 2; /* even: two threads share them */
   return (channels + groups - 1) / groups;
 }

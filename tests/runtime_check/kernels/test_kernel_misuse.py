@@ -41,6 +41,7 @@ def test_inputs_that_do_not_fit_are_refused(shape: tuple[int, ...], text: str) -
     assert ours(x=np.zeros((1, 8, 9, 9), np.float32)).shape == (1, 16, 7, 7)  # and it goes on
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the most memory a process had from /proc")
 def test_paddings_of_thousands_around_one_pixel_take_no_gigabytes(tmp_path: Path) -> None:
     """Windows of 200x200, whose copy tap by tap would be 2 GB for each channel."""
     constants = {"w": np.eye(4, dtype=np.float32)[:, :, None, None], "d": np.ones((4, 1, 200, 200), np.float32)}
@@ -52,7 +53,7 @@ def test_paddings_of_thousands_around_one_pixel_take_no_gigabytes(tmp_path: Path
     path = tmp_path / "model.onnx"
     path.write_bytes(network(nodes, constants, {"x": ["n", 4, 1, 1]}))
     code = """
-import resource, sys
+import sys
 import numpy as np
 from kernel_files import open_model
 from runtime_check import kernels
@@ -62,7 +63,8 @@ with open(sys.argv[1], "rb") as file:
 assert [layer.claimed for layer in opened.layers] == [True] * 3
 y = opened(x=np.ones((1, 4, 1, 1), np.float32))
 assert y.shape == (1, 4, 2, 7802) and y.min() == 0 and y.max() == 1
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+with open("/proc/self/status") as file:  # getrusage counts what the process had that started this one
+    print(next(line.split()[1] for line in file if line.startswith("VmHWM")))
 """
     here = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, path], cwd=here, capture_output=True, text=True, check=False)

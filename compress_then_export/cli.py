@@ -21,6 +21,11 @@ R = TypeVar("R")
 EXIT_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 resume_option = click.option("--resume", is_flag=True, help="Go on with the checkpoints of a run that stopped.")
+kernels_option = click.option(
+    "--kernels/--no-kernels",
+    default=None,
+    help="Whether the check runs sparse layers from their non-zeros [default: as check.kernels says, on].",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -60,18 +65,26 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def _check_kernels(kernels: bool | None) -> tuple[str, ...]:
+    """The override that --kernels or --no-kernels stands for."""
+    return () if kernels is None else (f"check.kernels={str(kernels).lower()}",)
+
+
 @main.command()
 @click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle; default: the recipe's name.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+@kernels_option
 @resume_option
 @json_option
 @one_line_errors
-def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool, as_json: bool) -> None:
+def run(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], kernels: bool | None, resume: bool, as_json: bool
+) -> None:
     """Take a model through RECIPE: train, prune, shrink, export, check; the bundle appears in --out."""
     from compress_then_export.recipe import read_recipe
 
-    parsed = read_recipe(recipe, overrides)
+    parsed = read_recipe(recipe, overrides + _check_kernels(kernels))
     _run(parsed, out or Path(recipe.stem), resume=resume, as_json=as_json)
 
 
@@ -83,15 +96,16 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], resume: bool
     show_default=True,
     help="Folder of the bundle.",
 )
+@kernels_option
 @resume_option
 @json_option
 @one_line_errors
-def demo(out: Path, resume: bool, as_json: bool) -> None:
+def demo(out: Path, kernels: bool | None, resume: bool, as_json: bool) -> None:
     """The whole path on real data, in about a minute on two cores."""
     from compress_then_export.recipe import read_recipe
 
     with as_file(files("compress_then_export") / "demo.yaml") as path:
-        parsed = read_recipe(path)
+        parsed = read_recipe(path, _check_kernels(kernels))
     _run(parsed, out, resume=resume, as_json=as_json)
 
 
@@ -100,11 +114,18 @@ def demo(out: Path, resume: bool, as_json: bool) -> None:
 @click.option("--sparsity", "sparsities", required=True, metavar="A,B,C", help="Sparsities to cut to, ascending.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the family; default: RECIPE's name-family.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+@kernels_option
 @resume_option
 @json_option
 @one_line_errors
 def sweep(
-    recipe: Path, sparsities: str, out: Path | None, overrides: tuple[str, ...], resume: bool, as_json: bool
+    recipe: Path,
+    sparsities: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    kernels: bool | None,
+    resume: bool,
+    as_json: bool,
 ) -> None:
     """Train once as RECIPE says, cut to every sparsity, and check a bundle for each; one report over all."""
     _quiet_threads()
@@ -113,7 +134,7 @@ def sweep(
     from compress_then_export.sweep import parse_sparsities
     from compress_then_export.sweep import sweep as run_sweep
 
-    wanted, parsed = parse_sparsities(sparsities), read_recipe(recipe, overrides)
+    wanted, parsed = parse_sparsities(sparsities), read_recipe(recipe, overrides + _check_kernels(kernels))
     folder = out or Path(f"{recipe.stem}-family")
     with _stdout_is_for_results():
         document = run_sweep(parsed, wanted, folder, resume=resume)

@@ -171,6 +171,7 @@ def deliver(work: Work) -> dict[str, Any]:
             max_latency_ms=recipe.check.max_latency_ms,
             threads=recipe.check.threads,
             seconds=recipe.check.seconds,
+            kernels=recipe.check.kernels,
             data=((inputs.numpy(), labels.numpy()) for inputs, labels in work.data.loader("test")),
         )
     return finish_report(document, inspected, resolved, folder, journal)

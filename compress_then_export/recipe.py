@@ -150,6 +150,7 @@ class CheckSection(_Section):
     max_latency_ms: _Positive | None = None
     threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
     seconds: _Positive = 3.0
+    kernels: bool = True
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {

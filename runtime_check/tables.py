@@ -128,8 +128,11 @@ def _kernels(entry: dict[str, Any], environment: dict[str, Any]) -> str:
         status = str(environment["sparse_kernels"])
         why = f" ({status})" if status.startswith(("not available", "turned off")) else ""
         return f"no layer was offered to sparse kernels{why}"
-    others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common(3)
-    why = "; ".join(f"{count} {reason}" for reason, count in others)
+    others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common()
+    listed = [f"{count} {reason}" for reason, count in others[:3]]
+    if rest := sum(count for _, count in others[3:]):
+        listed.append(f"{rest} for other reasons")
+    why = "; ".join(listed)
     return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"
 
 

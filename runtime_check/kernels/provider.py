@@ -76,6 +76,6 @@ def add_to(options: ort.SessionOptions, **settings: str) -> None:
         options: changed in place.
         settings: claim="all" takes every layer that can be run, sparse or not; instructions="generic" forgoes
             the processor's vector instructions, "avx2" only AVX-512; report is the number that `report.read` asks for.
-            With other values onnxruntime prints why and opens the session without the kernels.
+            With other values opening the session raises onnxruntime's InvalidArgument, which names them.
     """
     options.add_provider_for_devices(_devices()[:1], settings)

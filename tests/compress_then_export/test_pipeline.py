@@ -208,6 +208,15 @@ def test_an_interspace_stage_reports_bases_and_the_zeros_of_the_file(recipe: Pat
     assert document["compressed"]["parameters"] < document["baseline"]["parameters"]  # filters are really gone
 
 
+def test_the_check_can_go_without_the_kernels(recipe: Path, tmp_path: Path) -> None:
+    quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.seconds=0.1", "--json"]
+    for option, kernels in ((["--no-kernels"], False), (["--set", "check.kernels=false", "--kernels"], True)):
+        result = invoke("run", recipe, "--out", tmp_path / f"out{len(option)}", *quick, *option)
+        document = json.loads(result.stdout)
+        assert document["recipe"]["check"]["kernels"] is kernels
+        assert document["environment"]["sparse_kernels"].startswith("turned off") is not kernels
+
+
 def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.min_speedup=1000"]
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)

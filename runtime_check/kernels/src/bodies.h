@@ -9,4 +9,4 @@
 #include "pick_body.h"
 
 /* What all instruction sets have in common in their `struct isa`, behind the tiles. */
-#define KERNELS pairs, narrow, interleave, separate, window, border, regroup, activate, scale, add_up, pick, dot
+#define KERNELS pairs, narrow, interleave, separate, window, reach, border, regroup, activate, scale, add_up, pick, dot

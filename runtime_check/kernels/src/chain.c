@@ -33,13 +33,6 @@ void chain_release(struct chain *chain) {
   free(chain);
 }
 
-static bool extents_equal(const struct extent *a, const struct extent *b) {
-  if (a->rank != b->rank) return false;
-  for (int i = 0; i < a->rank; i++)
-    if (a->sizes[i] != b->sizes[i]) return false;
-  return true;
-}
-
 static struct schedule *find(struct chain *chain, const struct extent *inputs) {
   for (int i = 0; i < SCHEDULES; i++) {
     struct schedule *schedule = chain->schedules[i];

@@ -20,6 +20,12 @@ struct step {
   int x, residual, y;
 };
 
+static inline bool extents_equal(const struct extent *a, const struct extent *b) {
+  bool same = a->rank == b->rank;
+  for (int i = 0; same && i < a->rank; i++) same = a->sizes[i] == b->sizes[i];
+  return same;
+}
+
 struct schedule;
 
 /* Values 0 to input_count - 1 come from outside; each of the others is made by one step, before anything reads it, and

@@ -59,6 +59,7 @@ struct form forms_stage(const struct step *step, const struct value *values) {
   const struct form *x = &values[step->x].form;
   struct form stage = reach(step, values);
   const bool windows = operation == DEPTHWISE || operation == MAXIMUM || operation == SCALE;
+  if (layer_overhangs(step->layer, height(&values[step->x]), width(&values[step->x]))) return (struct form){0};
   if (!windows || !fits(step, values, &stage)) return (struct form){0};
   stage.group_rows = x->group_rows;
   stage.row_bytes = (stage.left + width(&values[step->x]) + stage.right) * VECTOR_BYTES;
@@ -115,8 +116,11 @@ static bool pays(const struct chain *chain, const struct value *values, const st
 
 void forms_choose(const struct chain *chain, struct value *values) {
   for (int i = 0; i < chain->step_count; i++) {
-    struct value *const y = &values[chain->steps[i].y];
-    if (chain->steps[i].layer->operation == LINEAR || height(y) < LEAST_ROWS) continue;
+    const struct step *const step = &chain->steps[i];
+    struct value *const y = &values[step->y];
+    const struct value *const x = &values[step->x];
+    if (step->layer->operation == LINEAR || height(y) < LEAST_ROWS) continue;
+    if (layer_overhangs(step->layer, height(x), width(x))) continue; /* element by element */
     const int64_t rows = ceil_div(height(y), LANES_PER_VECTOR), spare = rows * LANES_PER_VECTOR - height(y);
     if (spare * WASTE <= height(y) && pays(chain, values, y)) y->form.group_rows = rows;
   }

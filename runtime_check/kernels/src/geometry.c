@@ -17,7 +17,7 @@ enum {
   CHUNKS = 4,           /* into so many ranges */
   LEAST_CHANNELS = 16,  /* of at least so many channels */
   COPY_BYTES = 1 << 20  /* of an input that threads copy each for themselves rather than wait for one another's parts; and
-                           at most of one channel's windows, tap by tap */
+                           at most of the list of what tiny windows reach */
 };
 #define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
 
@@ -144,7 +144,7 @@ static void choose_method(struct plan *plan, const struct layer *layer) {
     plan->method = WINDOW;
   } else if (lanes) {
     plan->method = LANES;
-  } else if (linear && plan->batch == 1) {
+  } else if (plan->batch == 1 && (linear || (pointwise(layer) && plan->height * plan->width == 1))) {
     plan->method = DOT;
   } else if (pointwise(layer) && !spanning && pixels % LANES_PER_VECTOR == 0 && !in_lanes(&plan->layout.x)) {
     plan->pitch = pixels * (int64_t)sizeof(float);
@@ -233,18 +233,19 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   const char *reason = lay_out(plan, layer);
   if (reason) return reason;
   const bool staged = in_lanes(&plan->layout.stage), from_lanes = in_lanes(&plan->layout.x);
-  const int64_t tiny_bytes = (layer->taps + 1) * ceil_div(plan->positions, LANES_PER_VECTOR) * VECTOR_BYTES;
-  plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && plan->out_height < LEAST_ROWS &&
-               !in_lanes(&plan->layout.y) && !staged && plan->height * plan->width < PICKED && tiny_bytes <= COPY_BYTES;
+  const int64_t pixels = plan->height * plan->width;
+  const int64_t reached_bytes = layer->taps * plan->positions * (int64_t)sizeof(struct reach);
+  plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) &&
+               !in_lanes(&plan->layout.y) && !staged && pixels < PICKED && reached_bytes <= COPY_BYTES;
+  if (!plan->tiny && layer_overhangs(layer, plan->height, plan->width)) return "image smaller than the kernel, and too large";
   if (plan->subsampled ? !from_lanes : from_lanes && (plan->method == COLUMNS || plan->tiny)) {
-    const int64_t pixels = ceil_div(plan->height * plan->width, LANES_PER_VECTOR) * LANES_PER_VECTOR;
-    plan->image_bytes = pixels * (int64_t)sizeof(float);
+    plan->image_bytes = ceil_div(pixels, LANES_PER_VECTOR) * VECTOR_BYTES * (plan->tiny ? LANES_PER_VECTOR : 1);
   }
   if (plan->method == WINDOW) {
-    /* The copy of one channel, or the rows around it, and one row of y. */
-    plan->vectors = ceil_div(plan->positions, LANES_PER_VECTOR);
-    plan->sum_bytes = plan->image_bytes + window_pointer_bytes(layer, plan);
-    plan->sum_bytes += plan->tiny ? tiny_bytes : plan->pitch + plan->out_width * VECTOR_BYTES;
+    /* Eight images, weights and outputs; or the copy of one channel, or the rows around it, and one row of y. */
+    plan->sum_bytes = plan->image_bytes;
+    plan->sum_bytes += plan->tiny ? (pixels + layer->taps + plan->positions) * VECTOR_BYTES
+                                  : window_pointer_bytes(layer) + plan->pitch + plan->out_width * VECTOR_BYTES;
     return NULL;
   }
   if ((reason = cut(plan, layer))) return reason;

@@ -88,6 +88,27 @@ struct window_job {
   char *output;
 };
 
+/* A window's element that lies inside the image: the bytes to its weight's vector, and to that of the pixel it meets. */
+struct reach {
+  int32_t weight, input;
+};
+
+/* Neighbouring windows that reach alike, each `step` bytes behind the one before: how many, and the reaches of the first. */
+struct run {
+  int32_t windows, reaches;
+};
+
+/* Images of eight channels, element l of every vector of channel l: weighted sums of what each window reaches, or the
+   largest where `weights` is NULL. */
+struct reach_job {
+  const char *input, *weights; /* vectors [pixels], [taps] */
+  const float *bias;           /* [8] */
+  const struct reach *reaches; /* of all runs, one after the other */
+  const struct run *runs;
+  int64_t run_count, step;
+  char *output; /* vectors [windows] */
+};
+
 enum { BORDER_GROUPS = 3 }; /* whose rows may lie around a group, above and below */
 
 /* What lies around one channel in lanes, made from the rows inside: neighbouring groups' rows, zeros. */
@@ -117,6 +138,7 @@ struct isa {
   void (*interleave)(const struct interleave_job *);
   void (*separate)(const struct separate_job *);
   void (*window)(const struct window_job *);
+  void (*reach)(const struct reach_job *);
   void (*border)(const struct border_job *);
   void (*regroup)(const struct regroup_job *);
   void (*activate)(const struct activation *, const float *values, int64_t count, float *activated); /* may be the same */

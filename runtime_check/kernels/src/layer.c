@@ -119,12 +119,19 @@ void layer_release(struct layer *layer) {
   free(layer);
 }
 
+bool layer_overhangs(const struct layer *layer, int64_t height, int64_t width) {
+  return layer->operation == MAXIMUM && (layer->dilation[0] * (layer->kernel[0] - 1) >= height ||
+                                         layer->dilation[1] * (layer->kernel[1] - 1) >= width);
+}
+
 bool layer_output(const struct layer *layer, int64_t height, int64_t width, int64_t *out_height, int64_t *out_width) {
   if (!within(height, 0, POSITION_LIMIT) || !within(width, 0, POSITION_LIMIT)) return false;
-  const int64_t spare[2] = {
+  int64_t spare[2] = {
       height + layer->pad[0] + layer->pad[2] - layer->dilation[0] * (layer->kernel[0] - 1) - 1,
       width + layer->pad[1] + layer->pad[3] - layer->dilation[1] * (layer->kernel[1] - 1) - 1,
   };
+  for (int i = 0; i < 2 && layer->operation == MAXIMUM; i++) /* onnxruntime divides towards zero */
+    if (spare[i] < 0 && spare[i] > -layer->stride[i]) spare[i] = 0;
   if (spare[0] < 0 || spare[1] < 0) return false;
   *out_height = spare[0] / layer->stride[0] + 1;
   *out_width = spare[1] / layer->stride[1] + 1;

@@ -72,8 +72,11 @@ static inline const struct activation *layer_activation(const struct layer *laye
   return layer->activation.gate == NO_GATE ? NULL : &layer->activation;
 }
 
+/* Whether a MAXIMUM layer's only window is larger than the image. */
+bool layer_overhangs(const struct layer *layer, int64_t height, int64_t width);
+
 /* Output height and width; false where the image with its padding is smaller than the kernel, or too large. An image
-   without pixels may have padding enough. */
+   without pixels may have padding enough. A MAXIMUM layer's window may overhang by less than a stride, as in onnxruntime. */
 bool layer_output(const struct layer *layer, int64_t height, int64_t width, int64_t *out_height, int64_t *out_width);
 
 #endif

@@ -140,13 +140,55 @@ static int16_t pick(const struct layer *layer, const struct plan *plan, int64_t 
   return (int16_t)(inside ? y * plan->width + x : plan->height * plan->width);
 }
 
+/* What the window at one output pixel reaches; returns how many elements. */
+static int32_t find_reach(const struct plan *plan, const struct layer *layer, int64_t y, int64_t x, struct reach *reaches) {
+  const int64_t pixels = plan->height * plan->width;
+  int32_t count = 0;
+  for (int64_t tap = 0; tap < layer->taps; tap++) {
+    const int64_t down = tap / layer->kernel[1] * layer->dilation[0], aside = tap % layer->kernel[1] * layer->dilation[1];
+    const int32_t pixel = pick(layer, plan, y * layer->stride[0] + down, x * layer->stride[1] + aside);
+    if (pixel < pixels) reaches[count++] = (struct reach){(int32_t)tap * VECTOR_BYTES, pixel * VECTOR_BYTES};
+  }
+  return count;
+}
+
+/* Whether a window reaches what its neighbour to the left does, one stride further. */
+static bool alike(const struct reach *left, const struct reach *right, int32_t count, int64_t step) {
+  for (int32_t i = 0; i < count; i++)
+    if (left[i].weight != right[i].weight || left[i].input + step != right[i].input) return false;
+  return true;
+}
+
+/* What each window of a tiny image reaches. A run's reaches are those of its first window. */
+static bool find_runs(struct plan *plan, const struct layer *layer) {
+  const int64_t outputs = plan->out_height * plan->out_width, step = layer->stride[1] * VECTOR_BYTES;
+  plan->reaches = calloc((size_t)((outputs + 1) * layer->taps), sizeof *plan->reaches);
+  plan->runs = calloc((size_t)outputs, sizeof *plan->runs);
+  if (!plan->reaches || !plan->runs) return false;
+  struct reach *next = plan->reaches; /* behind those that are kept */
+  for (int64_t y = 0; y < plan->out_height; y++) {
+    struct run *run = NULL;
+    for (int64_t x = 0; x < plan->out_width; x++) {
+      const int32_t count = find_reach(plan, layer, y, x, next);
+      const bool same = run && run->reaches == count && alike(next - count, next, count, step * run->windows);
+      if (same) {
+        run->windows++;
+        continue;
+      }
+      run = &plan->runs[plan->run_count++];
+      *run = (struct run){1, count};
+      next += count;
+    }
+  }
+  return true;
+}
+
 bool pack_prepare(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->height * plan->width, *const stride = layer->stride, *const dilation = layer->dilation;
   const bool columns = plan->method == COLUMNS && layer->operation != LINEAR && pixels < PICKED && layer->taps > 1;
-  if (!columns && !plan->tiny) return true;
-  const int64_t out_pixels = plan->out_height * plan->out_width;
-  const int64_t spare = plan->tiny ? plan->vectors * LANES_PER_VECTOR - out_pixels : 0; /* behind each tap's pixels */
-  if (!plan->plane_rows) plan->copied = layer->taps * (out_pixels + spare);
+  if (plan->tiny) return find_runs(plan, layer);
+  if (!columns) return true;
+  if (!plan->plane_rows) plan->copied = layer->taps * plan->out_height * plan->out_width;
   plan->picks = calloc((size_t)plan->copied, sizeof *plan->picks);
   if (!plan->picks) return false;
   int16_t *next = plan->picks;
@@ -157,19 +199,17 @@ bool pack_prepare(struct plan *plan, const struct layer *layer) {
           *next++ = pick(layer, plan, row * stride[0] + rest, ox * stride[1] + kx * dilation[1]);
   if (plan->plane_rows) return true;
   for (int64_t ky = 0; ky < layer->kernel[0]; ky++)
-    for (int64_t kx = 0; kx < layer->kernel[1]; kx++) {
+    for (int64_t kx = 0; kx < layer->kernel[1]; kx++)
       for (int64_t oy = 0; oy < plan->out_height; oy++)
         for (int64_t ox = 0; ox < plan->out_width; ox++)
           *next++ = pick(layer, plan, oy * stride[0] + ky * dilation[0], ox * stride[1] + kx * dilation[1]);
-      for (int64_t i = 0; i < spare; i++) *next++ = (int16_t)pixels;
-    }
   return true;
 }
 
 static void pack_picked(const struct layer *layer, const struct plan *plan, const float *image, int64_t filled,
                         float *output) {
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
-  if (plan->plane_rows || plan->tiny || filled == out_pixels) {
+  if (plan->plane_rows || filled == out_pixels) {
     layer->isa->pick(image, pixels, plan->picks, plan->copied, output);
     return;
   }
@@ -227,10 +267,10 @@ void pack_channel(const struct layer *layer, const struct plan *plan, const floa
     pack_columns(&source, image, plan->batch / plan->images, (float *)output);
 }
 
-void pack_tiny(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
-               char *scratch, char *output) {
-  const struct source source = {layer, plan, x, channel, (float *)scratch};
-  pack_picked(layer, plan, find_image(&source, image).pixels, 0, (float *)output);
+const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
+                        int64_t channel, float *copy) {
+  const struct source source = {layer, plan, x, channel, copy};
+  return find_image(&source, image).pixels;
 }
 
 void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,

@@ -4,16 +4,16 @@
 
 #include "plan.h"
 
-/* Fill in a new plan's picks where it needs them; false without memory. */
+/* Fill in a new plan's picks or runs where it needs them; false without memory. */
 bool pack_prepare(struct plan *plan, const struct layer *layer);
 
 /* Copy input channel `channel` of pass `image` to `output`; `scratch` holds the plan's image_bytes. */
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *scratch, char *output);
 
-/* Where the plan is tiny: [tap][position] of one channel, whole vectors of each tap. */
-void pack_tiny(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
-               char *scratch, char *output);
+/* One channel's pixels, row after row: where they lie in x, or a copy of what lies in lanes. */
+const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,
+                        int64_t channel, float *copy);
 
 /* Copy channel `channel`, counted over the batch, of what is added into lanes, where it belongs in `output`. */
 void pack_residual(const struct layer *layer, const struct plan *plan, const float *residual, int64_t channel,

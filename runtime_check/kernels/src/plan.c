@@ -14,6 +14,8 @@ void plan_release(struct plan *plan) {
   free(plan->taps);
   free(plan->tiles);
   free(plan->picks);
+  free(plan->reaches);
+  free(plan->runs);
   free(plan);
 }
 

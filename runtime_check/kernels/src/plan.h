@@ -41,10 +41,10 @@ struct plan {
   struct layout layout;
   enum method method;
   bool narrow;       /* COLUMNS of at most four positions */
-  bool tiny;         /* WINDOW: each channel is copied [tap][position], as COLUMNS, while it is close */
+  bool tiny;         /* WINDOW: eight channels of an image at once, element by element of each window (isa.h) */
   int64_t images;    /* how often the copy and the tiles are gone through: the batch, or 1 where positions span it */
   int64_t positions; /* output positions of one pass */
-  int64_t vectors;   /* COLUMNS, tiny: vectors of one tap */
+  int64_t vectors;   /* COLUMNS: vectors of one tap */
 
   int64_t group_rows;                           /* LANES, WINDOW: output rows of one lane */
   int64_t row_step;                             /* rows of the input or its copy from one output row to the next */
@@ -59,13 +59,16 @@ struct plan {
   struct tap *taps;
   int64_t tile_count;
   struct tile *tiles;
-  int16_t *picks; /* COLUMNS of small images, tiny: for each pixel of the copy the one to copy, or their number for a zero */
+  int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
+  struct reach *reaches; /* tiny */
+  struct run *runs;
+  int64_t run_count;
   int64_t plane_rows; /* COLUMNS: [kernel column][row modulo stride][plane_rows][out_width] of each channel are copied;
                          0: [tap][output pixel] */
   int64_t copied;     /* pixels of that */
   int64_t copy_bytes, copies; /* of x, and how many threads may make one each */
   int64_t packed_bytes, sum_bytes; /* of all copies of x, and of the sums of one tile */
-  int64_t image_bytes;             /* of a plain copy of one channel that is made first, 0 where there is none */
+  int64_t image_bytes;             /* of a plain copy of one channel (eight, tiny) that is made first, or 0 */
   bool subsampled;                 /* that copy holds only what a strided 1x1 kernel reads */
 };
 

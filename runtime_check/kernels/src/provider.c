@@ -55,7 +55,7 @@ static OrtStatus *supported_devices(OrtEpFactory *factory, const OrtHardwareDevi
   return NULL;
 }
 
-/* A provider option as text; empty where it is not set or too long. */
+/* A provider option as text; empty where it is not set, an error where it is too long. */
 static OrtStatus *option(const OrtApi *api, const OrtSessionOptions *options, const char *key, char text[32]) {
   char name[96];
   int present = 0;
@@ -87,7 +87,7 @@ static OrtStatus *report_number(const OrtApi *api, const OrtSessionOptions *opti
   char text[32];
   OrtStatus *error = option(api, options, "report", text);
   if (error) return error;
-  if (text[strspn(text, "0123456789")])
+  if (text[strspn(text, "0123456789")] || strlen(text) > 19) /* so many digits fit */
     return api->CreateStatus(ORT_INVALID_ARGUMENT, "sparse kernels: report: not a number");
   *number = strtoull(text, NULL, 10);
   return NULL;

@@ -89,8 +89,7 @@ static void group_of_channels_task(void *data, size_t i) {
   for (int64_t t = 0; t < plan->tile_count; t++)
     tile_run(&own, &plan->tiles[t], pass->image, (int64_t)i, (int64_t)i + 1);
   if (has_border(&plan->layout.y, plan->out_height)) tile_borders(&own, from, to);
-  for (int64_t channel = from; channel < to; channel++)
-    window_channel(next->layer, next->plan, own.y, NULL, channel, scratch, next->y);
+  window_channels(next->layer, next->plan, own.y, NULL, from, to, scratch, next->y);
   workspace_slot_free(pass->workspace, slot);
 }
 
@@ -110,8 +109,13 @@ static void dot_task(const struct pass *pass, int64_t i, char *scratch) {
   if (layer_activation(layer)) layer->isa->activate(&layer->activation, first, pass->y + end - first, first);
 }
 
+/* Channels of one task. */
+static int64_t window_step(const struct plan *plan) { return plan->tiny ? LANES_PER_VECTOR : 1; }
+
 static void window_task(const struct pass *pass, int64_t i, char *scratch) {
-  window_channel(pass->layer, pass->plan, pass->x, pass->residual, i, scratch, pass->y);
+  const int64_t channels = pass->plan->batch * pass->layer->out_channels, step = window_step(pass->plan);
+  const int64_t from = i * step, to = channels - from < step ? channels : from + step;
+  window_channels(pass->layer, pass->plan, pass->x, pass->residual, from, to, scratch, pass->y);
 }
 
 /* Light tasks are handed out in groups of at least so many bytes read and written. */
@@ -177,7 +181,10 @@ void *layer_run(const struct call *call, const struct call *before, const struct
                 layer->nonzeros * DOT_CHANNELS / layer->out_channels * (int64_t)sizeof(struct tap));
   const int64_t pixel = (int64_t)sizeof(float), in_bytes = plan->height * plan->width * pixel;
   const int64_t out_bytes = plan->out_height * plan->out_width * pixel;
-  if (plan->method == WINDOW) return each(&pass, window_task, channels, in_bytes + out_bytes * layer->taps);
+  if (plan->method == WINDOW) {
+    const int64_t step = window_step(plan);
+    return each(&pass, window_task, (channels + step - 1) / step, (in_bytes + out_bytes * layer->taps) * step);
+  }
   if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
   void *error = NULL;
   if (pass.residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {

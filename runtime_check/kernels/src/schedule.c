@@ -44,12 +44,6 @@ static const char *resolve(const struct layer *layer, const struct extent *x, in
   return NULL;
 }
 
-static bool equal(const struct extent *a, const struct extent *b) {
-  bool same = a->rank == b->rank;
-  for (int i = 0; same && i < a->rank; i++) same = a->sizes[i] == b->sizes[i];
-  return same;
-}
-
 static const char *find_extents(const struct chain *chain, struct schedule *schedule, int64_t (*images)[3]) {
   for (int i = 0; i < chain->step_count; i++) {
     const struct step *step = &chain->steps[i];
@@ -58,7 +52,7 @@ static const char *find_extents(const struct chain *chain, struct schedule *sche
     if (reason) return reason;
     struct extent added = *y;
     if (step->layer->operation == SCALE) added.sizes[2] = added.sizes[3] = 1;
-    if (step->residual >= 0 && !equal(&schedule->values[step->residual].extent, &added))
+    if (step->residual >= 0 && !extents_equal(&schedule->values[step->residual].extent, &added))
       return "the two sides of an Add or Mul differ in shape";
   }
   return NULL;

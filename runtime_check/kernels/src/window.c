@@ -1,37 +1,59 @@
 #include "window.h"
 
-#include <string.h>
-
 #include "pack.h"
 #include "squeeze.h"
 #include "unpack.h"
 
-/* Scratch memory: a plain image where tiny windows need one, pointers to rows, then rows. */
-static const char **row_pointers(const struct plan *plan, char *scratch) {
-  return (const char **)(scratch + plan->image_bytes);
-}
-
-static char *row_memory(const struct layer *layer, const struct plan *plan, char *scratch) {
-  return scratch + plan->image_bytes + window_pointer_bytes(layer, plan);
-}
-
-/* The taps' vectors of all positions lie one after the other, as rows of windows of one column. */
-static void window_tiny(const struct layer *layer, const struct plan *plan, struct window_job *job, const float *x,
-                        int64_t channel, char *scratch, float *y) {
-  const int64_t pixels = plan->out_height * plan->out_width, bytes = plan->vectors * VECTOR_BYTES;
-  char *const copy = row_memory(layer, plan, scratch);
-  const char **const rows = row_pointers(plan, scratch);
-  float *const output = y + channel * pixels;
-  pack_tiny(layer, plan, x, channel / layer->out_channels, channel % layer->out_channels, scratch, copy);
-  for (int64_t tap = 0; tap < layer->taps; tap++) rows[tap] = copy + tap * bytes;
-  job->rows = rows;
-  job->kernel[0] = layer->taps;
-  job->kernel[1] = job->stride = job->dilation = 1;
-  job->columns = plan->vectors;
-  job->output = copy + layer->taps * bytes;
-  layer->isa->window(job);
-  memcpy(output, job->output, (size_t)pixels * sizeof *output);
-  if (layer_activation(layer)) layer->isa->activate(&layer->activation, output, pixels, output);
+/* At most eight channels of tiny images. */
+static void tiny_channels(const struct layer *layer, const struct plan *plan, const float *x, int64_t from, int64_t to,
+                          char *scratch, float *y) {
+  const int64_t pixels = plan->height * plan->width, outputs = plan->out_height * plan->out_width;
+  const int64_t channels = layer->out_channels, copy_bytes = plan->image_bytes / LANES_PER_VECTOR;
+  char *const input = scratch + plan->image_bytes, *const weights = input + pixels * VECTOR_BYTES;
+  char *const output = weights + layer->taps * VECTOR_BYTES;
+  float bias[LANES_PER_VECTOR] = {0};
+  struct interleave_job images = {
+      .end = copy_bytes ? (const float *)(scratch + plan->image_bytes) : x + plan->batch * channels * pixels,
+      .width = pixels,
+      .columns = pixels,
+      .stride = 1,
+      .output = input,
+  };
+  struct interleave_job kernels = {
+      .end = layer->value + channels * layer->taps,
+      .width = layer->taps,
+      .columns = layer->taps,
+      .stride = 1,
+      .output = weights,
+  };
+  struct separate_job sums = {
+      .input = output,
+      .step = VECTOR_BYTES,
+      .columns = outputs,
+      .low = layer->low,
+      .high = layer->high,
+      .activation = layer_activation(layer),
+  };
+  for (int64_t l = 0; l < to - from; l++) {
+    const int64_t image = (from + l) / channels, k = (from + l) % channels;
+    images.rows[l] = pack_plain(layer, plan, x, image, k, (float *)(scratch + l * copy_bytes));
+    if (layer->operation == DEPTHWISE) kernels.rows[l] = layer->value + k * layer->taps;
+    bias[l] = layer->bias[k];
+    sums.rows[l] = y + (from + l) * outputs;
+  }
+  layer->isa->interleave(&images);
+  if (layer->operation == DEPTHWISE) layer->isa->interleave(&kernels);
+  layer->isa->reach(&(struct reach_job){
+      .input = input,
+      .weights = layer->operation == DEPTHWISE ? weights : NULL,
+      .bias = bias,
+      .reaches = plan->reaches,
+      .runs = plan->runs,
+      .run_count = plan->run_count,
+      .step = layer->stride[1] * VECTOR_BYTES,
+      .output = output,
+  });
+  layer->isa->separate(&sums);
 }
 
 /* The rows above and below a group, which windows reach: other groups' rows and zeros. */
@@ -56,8 +78,8 @@ static void make_around(const struct layer *layer, const struct plan *plan, cons
   }
 }
 
-void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
-                    int64_t channel, char *scratch, float *y) {
+static void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
+                           int64_t channel, char *scratch, float *y) {
   const int64_t k = channel % layer->out_channels, image = channel / layer->out_channels;
   if (layer->operation == MEAN) {
     mean_channel(layer, plan, x, channel, y);
@@ -80,13 +102,10 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
       .low = layer->low,
       .high = layer->high,
   };
-  if (plan->tiny) {
-    window_tiny(layer, plan, &job, x, channel, scratch, y);
-    return;
-  }
-  char *const memory = row_memory(layer, plan, scratch), *const row = memory + plan->pitch;
+  /* Pointers to rows, then rows. */
+  char *const memory = scratch + plan->image_bytes + window_pointer_bytes(layer), *const row = memory + plan->pitch;
   const char *const inside = (const char *)x + channel * from->pitch + from->top * from->row_bytes + from->left * VECTOR_BYTES;
-  const char **const rows = row_pointers(plan, scratch);
+  const char **const rows = (const char **)(scratch + plan->image_bytes);
   const bool in_place = in_lanes(stage);
   job.rows = rows;
   if (in_place)
@@ -120,4 +139,15 @@ void window_channel(const struct layer *layer, const struct plan *plan, const fl
                                             .form = to,
                                             .height = plan->out_height,
                                             .width = plan->out_width});
+}
+
+void window_channels(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
+                     int64_t from, int64_t to, char *scratch, float *y) {
+  if (!plan->tiny)
+    for (int64_t channel = from; channel < to; channel++) window_channel(layer, plan, x, factors, channel, scratch, y);
+  else
+    for (int64_t first = from; first < to; first += LANES_PER_VECTOR) {
+      const int64_t end = to - first < LANES_PER_VECTOR ? to : first + LANES_PER_VECTOR;
+      tiny_channels(layer, plan, x, first, end, scratch, y);
+    }
 }

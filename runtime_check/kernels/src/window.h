@@ -5,14 +5,14 @@
 #include "plan.h"
 
 /* Pointers to the rows that windows read, in front of what they read. */
-static inline int64_t window_pointer_bytes(const struct layer *layer, const struct plan *plan) {
-  const int64_t pointers = plan->tiny ? layer->taps : layer->kernel[0], line = 64;
-  return (pointers * (int64_t)sizeof(char *) + line - 1) / line * line;
+static inline int64_t window_pointer_bytes(const struct layer *layer) {
+  const int64_t line = 64;
+  return (layer->kernel[0] * (int64_t)sizeof(char *) + line - 1) / line * line;
 }
 
-/* Compute channel `channel`, counted over the whole batch; `scratch` has the plan's sum_bytes, `factors` what SCALE
-   multiplies each channel with. */
-void window_channel(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
-                    int64_t channel, char *scratch, float *y);
+/* Compute the channels `from` to `to` - 1, counted over the whole batch; `scratch` has the plan's sum_bytes, `factors` what
+   SCALE multiplies each channel with. */
+void window_channels(const struct layer *layer, const struct plan *plan, const float *x, const float *factors,
+                     int64_t from, int64_t to, char *scratch, float *y);
 
 #endif

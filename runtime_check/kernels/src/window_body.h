@@ -1,4 +1,4 @@
-/* Layers that work on each channel alone, once for each instruction set. Who includes this may say how many neighbouring
+/* Layers of windows, which work on each channel alone, once for each instruction set. Who includes this may say how many neighbouring
    windows are summed at once (WINDOWS), so that the additions of one do not wait for each other. */
 
 #ifndef WINDOWS
@@ -83,4 +83,45 @@ static void window(const struct window_job *job) {
     sums(job, 5, 2);
   else
     sums(job, 0, 0);
+}
+
+/* `count` windows at once, which share what they load: a few sums, so that additions do not wait for each other. */
+static inline __attribute__((always_inline)) void reach_some(const struct reach_job *job, const struct reach *at,
+                                                             int64_t reaches, int64_t offset, int count, v8 *output) {
+  const char *const input = job->input + offset;
+  const int64_t step = job->step;
+  v8 sums[4], others[4];
+  UNROLL for (int i = 0; i < count; i++) {
+    sums[i] = job->weights ? LOAD(job->bias) : reaches ? LOAD(input + at->input + i * step) : SPLAT(0.0f);
+    others[i] = SPLAT(0.0f);
+  }
+  if (!job->weights) {
+    for (const struct reach *const end = at + reaches; at < end; at++)
+      UNROLL for (int i = 0; i < count; i++) sums[i] = MAXIMUM(sums[i], LOAD(input + at->input + i * step));
+  } else {
+    const struct reach *const end = at + reaches;
+    for (; end - at >= 2; at += 2) {
+      const v8 weight = LOAD(job->weights + at[0].weight), other = LOAD(job->weights + at[1].weight);
+      UNROLL for (int i = 0; i < count; i++) sums[i] += weight * LOAD(input + at[0].input + i * step);
+      UNROLL for (int i = 0; i < count; i++) others[i] += other * LOAD(input + at[1].input + i * step);
+    }
+    if (at < end) {
+      const v8 weight = LOAD(job->weights + at->weight);
+      UNROLL for (int i = 0; i < count; i++) sums[i] += weight * LOAD(input + at->input + i * step);
+    }
+    UNROLL for (int i = 0; i < count; i++) sums[i] += others[i];
+  }
+  UNROLL for (int i = 0; i < count; i++) output[i] = sums[i];
+}
+
+static void reach(const struct reach_job *job) {
+  const struct reach *at = job->reaches;
+  v8 *output = (v8 *)job->output;
+  for (const struct run *run = job->runs; run < job->runs + job->run_count; run++) {
+    int64_t i = 0;
+    for (; run->windows - i >= 4; i += 4) reach_some(job, at, run->reaches, i * job->step, 4, output + i);
+    for (; i < run->windows; i++) reach_some(job, at, run->reaches, i * job->step, 1, output + i);
+    at += run->reaches;
+    output += run->windows;
+  }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,18 @@ def open_model(content: bytes, *, with_kernels: bool = True, threads: int = 1, *
     provider.add_to(options, report=str(number), **{"claim": "all", **settings})
     session = ort.InferenceSession(content, options)
     return Opened(session, report.read(number))
+
+
+def executed(content: bytes, x: np.ndarray) -> list[str]:
+    """What runs: onnxruntime's operators, and "ours" for each node of the kernels."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    provider.add_to(options, claim="all")
+    session = ort.InferenceSession(content, options)
+    session.run(None, {"x": x})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    names = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    return ["ours" if "SparseKernels" in name else name for name in names]
 
 
 def sparse(rng: np.random.Generator, *shape: int, density: float = 0.1) -> np.ndarray:

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from kernel_files import assert_close, network, open_model, sparse
+from kernel_files import assert_close, executed, network, open_model, sparse
 from onnx import helper
-
-from runtime_check.kernels import provider
 
 RNG = np.random.default_rng(3)
 
 
 def conv(x: str, y: str, weight: str, kernel: int = 1, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node("Conv", [x, weight], [y], pads=[kernel // 2] * 4, **attributes)
-
-
-def executed(content: bytes, x: np.ndarray) -> list[str]:
-    """What runs: onnxruntime's operators, and "ours" for each node of the kernels."""
-    options = ort.SessionOptions()
-    options.enable_profiling = True
-    provider.add_to(options, claim="all")
-    session = ort.InferenceSession(content, options)
-    session.run(None, {"x": x})
-    events = json.loads(Path(session.end_profiling()).read_text())
-    names = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
-    return ["ours" if "SparseKernels" in name else name for name in names]
 
 
 def check(content: bytes, shape: tuple[int, ...]) -> None:
@@ -107,6 +90,31 @@ def test_pooling_between_layers_is_inside(size: int, tmp_path, monkeypatch) -> N
     content = network([conv("x", "a", "w", 3), pool, conv("b", "y", "v", 3)], constants, {"x": ["n", 8, size, size]})
     assert executed(content, np.zeros((1, 8, size, size), np.float32)) == ["ours"]
     check(content, (1, 8, size, size))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 8), (8, 2), (24, 2), (2, 40), (40, 40)])
+def test_pooling_windows_larger_than_the_image_overhang_it(size: tuple[int, int]) -> None:
+    """As onnxruntime has it, which divides towards zero: one window, of what there is."""
+    constants = {"w": sparse(RNG, 16, 8, 3, 3), "v": sparse(RNG, 16, 16, 1, 1)}
+    pool = helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[3, 3], strides=[2, 2])
+    nodes = [conv("x", "a", "w", 3), pool, conv("b", "y", "v")]
+    check(network(nodes, constants, {"x": ["n", 8, "h", "w"]}), (1, 8, *size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9, 12, 18, 25])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_depthwise_layers_on_images_that_do_not_fill_lanes(size: int, kernel: int, stride: int) -> None:
+    """Eight channels at once, and other counts than multiples of eight."""
+    constants = {"w": sparse(RNG, 21, 8, 1, 1), "d": sparse(RNG, 21, 1, kernel, kernel, density=1)}
+    constants |= {"v": sparse(RNG, 16, 21, 1, 1)}
+    nodes = [
+        conv("x", "a", "w"),
+        conv("a", "b", "d", kernel, group=21, strides=[stride] * 2),
+        helper.make_node("HardSigmoid", ["b"], ["s"], alpha=1 / 6, beta=0.5),
+        helper.make_node("Mul", ["b", "s"], ["c"]),
+        conv("c", "y", "v"),
+    ]
+    check(network(nodes, constants, {"x": ["n", 8, size, size]}), (1, 8, size, size))
 
 
 def test_depthwise_layers_beside_others_stay() -> None:

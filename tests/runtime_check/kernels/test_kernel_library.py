@@ -50,6 +50,14 @@ def test_bench_of_one_file_shows_what_the_kernels_bring(tmp_path: Path) -> None:
     assert "sparse kernels run 1 of 1 layers" in bench_text(document)
 
 
+def test_reasons_that_are_not_listed_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    document = bench([path], seconds=0.05)
+    layers = [{"reason": reason} for reason in "aaabbbccde"]
+    document["models"][1]["kernels"] = {"claimed": 0, "layers": layers}
+    assert "run 0 of 10 layers (3 a; 3 b; 2 c; 2 for other reasons)" in bench_text(document)
+
+
 def test_two_lines_of_ones_own_are_enough(tmp_path: Path) -> None:
     """The module's own example, in a process of its own."""
     write(tmp_path / "model.onnx")

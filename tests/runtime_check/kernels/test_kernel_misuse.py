@@ -146,6 +146,7 @@ def test_an_unknown_padding_is_refused_as_without_kernels(kind: str) -> None:
         ({"claim": "sparse, all"}, "claim: 'sparse, all' is not one of sparse, all"),
         ({"instructions": "avx"}, "instructions: 'avx' is not one of best, avx2, generic"),
         ({"report": "-1"}, "report: not a number"),
+        ({"report": "9" * 20}, "report: not a number"),
     ],
 )
 def test_options_are_checked(setting: dict[str, str], message: str) -> None:

@@ -26,6 +26,11 @@ EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
 
 _THREADS = click.IntRange(min=1, max=1024)
 _SECONDS = click.FloatRange(min=0, max=3600, min_open=True)
+_kernels_option = click.option(
+    "--kernels/--no-kernels",
+    default=True,
+    help="Run sparse layers from their non-zeros [default: on].",
+)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -77,11 +82,7 @@ def cli() -> None:
     metavar="S",
     help="Measuring time for each number of threads.",
 )
-@click.option(
-    "--kernels/--no-kernels",
-    default=True,
-    help="Run sparse layers from their non-zeros [default: on].",
-)
+@_kernels_option
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -156,11 +157,7 @@ def verify(
     metavar="NAME=VALUE",
     help="Size of a free dimension, such as height=224 or input.2=224; may be repeated.",
 )
-@click.option(
-    "--kernels/--no-kernels",
-    default=True,
-    help="Run sparse layers from their non-zeros [default: on].",
-)
+@_kernels_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 def bench(
     files: tuple[Path, ...],

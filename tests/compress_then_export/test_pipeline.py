@@ -180,34 +180,6 @@ def test_a_corrected_later_stage_does_not_cost_the_stages_that_are_done(recipe: 
     assert "1-dpf: resumed after epoch 2 of 2" in result.stderr
 
 
-def test_a_cops_stage_reports_what_it_found(recipe: Path, tmp_path: Path) -> None:
-    stage = "{method: at_init, sparsity: 0.8, control: grasp, alpha: 0.9, from_scratch: true, train: {epochs: 1}}"
-    quick = ["--set", f"compress=[{stage}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
-    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert any(note.startswith("1-at_init: target_similarity ") for note in document["notes"])
-    assert document["recipe"]["compress"][0]["score"] == "snip"
-
-
-def test_an_interspace_stage_reports_bases_and_the_zeros_of_the_file(recipe: Path, tmp_path: Path) -> None:
-    stages = (
-        "{method: one_shot, sparsity: 0.3, structure: filters, interspace: fine, basis: fitted, train: {epochs: 1}}, "
-        "{method: dpf, sparsity: 0.8, interspace: coarse, basis: onb, train: {epochs: 2}}"
-    )
-    quick = ["--set", f"compress=[{stages}]", "--set", "check.seconds=0.1", "--set", "train.epochs=1", "--json"]
-    result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    found = dict(note.rsplit(" ", 1) for note in document["notes"] if note.startswith("2-dpf: "))
-    assert float(found["2-dpf: interspace_sparsity"]) == pytest.approx(0.8, abs=1e-3)
-    assert float(found["2-dpf: basis_parameters"]) == 81
-    assert float(found["2-dpf: spatial_sparsity"]) < 0.8
-    assert any("of the coefficients are zero, but" in warning for warning in document["verdict"]["warnings"])
-    assert document["compressed"]["sparsity"] < 0.8
-    assert document["compressed"]["parameters"] < document["baseline"]["parameters"]  # filters are really gone
-
-
 def test_the_check_can_go_without_the_kernels(recipe: Path, tmp_path: Path) -> None:
     quick = ["--set", "train.epochs=0", "--set", "compress=[]", "--set", "check.seconds=0.1", "--json"]
     for option, kernels in ((["--no-kernels"], False), (["--set", "check.kernels=false", "--kernels"], True)):

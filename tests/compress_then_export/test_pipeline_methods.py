@@ -116,3 +116,29 @@ def test_a_start_outside_the_polytopes_stops_the_run_before_training(
     result = run(tmp_path, "{method: frank_wolfe, radius: 1, train: {epochs: 1}}", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "compress.0.radius: with 1 and k_fraction 0.05 features.0.weight starts outside" in result.stderr
+
+
+def test_a_cops_stage_reports_what_it_found(tmp_path: Path) -> None:
+    stage = "{method: at_init, sparsity: 0.8, control: grasp, alpha: 0.9, from_scratch: true, train: {epochs: 1}}"
+    result = run(tmp_path, stage, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert any(note.startswith("1-at_init: target_similarity ") for note in document["notes"])
+    assert document["recipe"]["compress"][0]["score"] == "snip"
+
+
+def test_an_interspace_stage_reports_bases_and_the_zeros_of_the_file(tmp_path: Path) -> None:
+    stages = (
+        "{method: one_shot, sparsity: 0.3, structure: filters, interspace: fine, basis: fitted, train: {epochs: 1}}, "
+        "{method: dpf, sparsity: 0.8, interspace: coarse, basis: onb, train: {epochs: 2}}"
+    )
+    result = run(tmp_path, stages, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    found = dict(note.rsplit(" ", 1) for note in document["notes"] if note.startswith("2-dpf: "))
+    assert float(found["2-dpf: interspace_sparsity"]) == pytest.approx(0.8, abs=1e-3)
+    assert float(found["2-dpf: basis_parameters"]) == 81
+    assert float(found["2-dpf: spatial_sparsity"]) < 0.8
+    assert any("of the coefficients are zero, but" in warning for warning in document["verdict"]["warnings"])
+    assert document["compressed"]["sparsity"] < 0.8
+    assert document["compressed"]["parameters"] < document["baseline"]["parameters"]  # filters are really gone

@@ -235,9 +235,10 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
   const bool staged = in_lanes(&plan->layout.stage), from_lanes = in_lanes(&plan->layout.x);
   const int64_t pixels = plan->height * plan->width;
   const int64_t reached_bytes = layer->taps * plan->positions * (int64_t)sizeof(struct reach);
-  plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) &&
-               !in_lanes(&plan->layout.y) && !staged && pixels < PICKED && reached_bytes <= COPY_BYTES;
-  if (!plan->tiny && layer_overhangs(layer, plan->height, plan->width)) return "image smaller than the kernel, and too large";
+  plan->tiny = (layer->operation == DEPTHWISE || layer->operation == MAXIMUM) && !in_lanes(&plan->layout.y) && !staged &&
+               pixels < PICKED && reached_bytes <= COPY_BYTES;
+  if (!plan->tiny && layer_overhangs(layer, plan->height, plan->width))
+    return "image smaller than the kernel one way and too large the other";
   if (plan->subsampled ? !from_lanes : from_lanes && (plan->method == COLUMNS || plan->tiny)) {
     plan->image_bytes = ceil_div(pixels, LANES_PER_VECTOR) * VECTOR_BYTES * (plan->tiny ? LANES_PER_VECTOR : 1);
   }

@@ -94,7 +94,7 @@ struct reach {
 };
 
 /* Neighbouring windows that reach alike, each `step` bytes behind the one before: how many, and the reaches of the first. */
-struct run {
+struct window_run {
   int32_t windows, reaches;
 };
 
@@ -104,7 +104,7 @@ struct reach_job {
   const char *input, *weights; /* vectors [pixels], [taps] */
   const float *bias;           /* [8] */
   const struct reach *reaches; /* of all runs, one after the other */
-  const struct run *runs;
+  const struct window_run *runs;
   int64_t run_count, step;
   char *output; /* vectors [windows] */
 };

@@ -140,53 +140,9 @@ static int16_t pick(const struct layer *layer, const struct plan *plan, int64_t 
   return (int16_t)(inside ? y * plan->width + x : plan->height * plan->width);
 }
 
-/* What the window at one output pixel reaches; returns how many elements. */
-static int32_t find_reach(const struct plan *plan, const struct layer *layer, int64_t y, int64_t x, struct reach *reaches) {
-  const int64_t pixels = plan->height * plan->width;
-  int32_t count = 0;
-  for (int64_t tap = 0; tap < layer->taps; tap++) {
-    const int64_t down = tap / layer->kernel[1] * layer->dilation[0], aside = tap % layer->kernel[1] * layer->dilation[1];
-    const int32_t pixel = pick(layer, plan, y * layer->stride[0] + down, x * layer->stride[1] + aside);
-    if (pixel < pixels) reaches[count++] = (struct reach){(int32_t)tap * VECTOR_BYTES, pixel * VECTOR_BYTES};
-  }
-  return count;
-}
-
-/* Whether a window reaches what its neighbour to the left does, one stride further. */
-static bool alike(const struct reach *left, const struct reach *right, int32_t count, int64_t step) {
-  for (int32_t i = 0; i < count; i++)
-    if (left[i].weight != right[i].weight || left[i].input + step != right[i].input) return false;
-  return true;
-}
-
-/* What each window of a tiny image reaches. A run's reaches are those of its first window. */
-static bool find_runs(struct plan *plan, const struct layer *layer) {
-  const int64_t outputs = plan->out_height * plan->out_width, step = layer->stride[1] * VECTOR_BYTES;
-  plan->reaches = calloc((size_t)((outputs + 1) * layer->taps), sizeof *plan->reaches);
-  plan->runs = calloc((size_t)outputs, sizeof *plan->runs);
-  if (!plan->reaches || !plan->runs) return false;
-  struct reach *next = plan->reaches; /* behind those that are kept */
-  for (int64_t y = 0; y < plan->out_height; y++) {
-    struct run *run = NULL;
-    for (int64_t x = 0; x < plan->out_width; x++) {
-      const int32_t count = find_reach(plan, layer, y, x, next);
-      const bool same = run && run->reaches == count && alike(next - count, next, count, step * run->windows);
-      if (same) {
-        run->windows++;
-        continue;
-      }
-      run = &plan->runs[plan->run_count++];
-      *run = (struct run){1, count};
-      next += count;
-    }
-  }
-  return true;
-}
-
 bool pack_prepare(struct plan *plan, const struct layer *layer) {
   const int64_t pixels = plan->height * plan->width, *const stride = layer->stride, *const dilation = layer->dilation;
   const bool columns = plan->method == COLUMNS && layer->operation != LINEAR && pixels < PICKED && layer->taps > 1;
-  if (plan->tiny) return find_runs(plan, layer);
   if (!columns) return true;
   if (!plan->plane_rows) plan->copied = layer->taps * plan->out_height * plan->out_width;
   plan->picks = calloc((size_t)plan->copied, sizeof *plan->picks);

@@ -4,7 +4,7 @@
 
 #include "plan.h"
 
-/* Fill in a new plan's picks or runs where it needs them; false without memory. */
+/* Fill in a new plan's picks where it needs them; false without memory. */
 bool pack_prepare(struct plan *plan, const struct layer *layer);
 
 /* Copy input channel `channel` of pass `image` to `output`; `scratch` holds the plan's image_bytes. */

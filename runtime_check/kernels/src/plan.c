@@ -4,6 +4,7 @@
 
 #include "geometry.h"
 #include "pack.h"
+#include "reach.h"
 #include "weights.h"
 
 void plan_release(struct plan *plan) {
@@ -31,7 +32,7 @@ struct plan *plan_create(const struct layer *layer, const int64_t image[3], cons
   const char *wrong = geometry_choose(plan, layer);
   const bool sparse = plan->method != DOT && plan->method != WINDOW;
   if (!wrong && sparse && !weights_arrange(plan, layer)) wrong = "out of memory";
-  if (!wrong && !pack_prepare(plan, layer)) wrong = "out of memory";
+  if (!wrong && !(plan->tiny ? reach_prepare(plan, layer) : pack_prepare(plan, layer))) wrong = "out of memory";
   if (wrong) {
     *reason = wrong;
     plan_release(plan);

@@ -61,7 +61,7 @@ struct plan {
   struct tile *tiles;
   int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
   struct reach *reaches; /* tiny */
-  struct run *runs;
+  struct window_run *runs;
   int64_t run_count;
   int64_t plane_rows; /* COLUMNS: [kernel column][row modulo stride][plane_rows][out_width] of each channel are copied;
                          0: [tap][output pixel] */

@@ -1,5 +1,5 @@
-/* Layers of windows, which work on each channel alone, once for each instruction set. Who includes this may say how many neighbouring
-   windows are summed at once (WINDOWS), so that the additions of one do not wait for each other. */
+/* Layers of windows, which work on each channel alone, once for each instruction set. Who includes this may say how many
+   neighbouring windows are summed at once (WINDOWS), so that the additions of one do not wait for each other. */
 
 #ifndef WINDOWS
 #define WINDOWS 4
@@ -117,7 +117,7 @@ static inline __attribute__((always_inline)) void reach_some(const struct reach_
 static void reach(const struct reach_job *job) {
   const struct reach *at = job->reaches;
   v8 *output = (v8 *)job->output;
-  for (const struct run *run = job->runs; run < job->runs + job->run_count; run++) {
+  for (const struct window_run *run = job->runs; run < job->runs + job->run_count; run++) {
     int64_t i = 0;
     for (; run->windows - i >= 4; i += 4) reach_some(job, at, run->reaches, i * job->step, 4, output + i);
     for (; i < run->windows; i++) reach_some(job, at, run->reaches, i * job->step, 1, output + i);

@@ -25,6 +25,7 @@ WITHOUT_ONNXRUNTIME = [
     "layer",
     "pack",
     "plan",
+    "reach",
     "run",
     "schedule",
     "squeeze",

@@ -35,10 +35,11 @@ from runtime_check.theme import STYLE
 TRIES = 8  # for one round that counts
 ENGINES = ("onnxruntime", "kernels", "openvino", "deepsparse")
 NETWORKS = ("resnet50", "resnet18", "vgg16_cifar", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0")
+SMALL = ("mobilenet_v3_small", "mnasnet0_5", "squeezenet1_1")  # only where they are asked for
 
 
-def write(network: str, sparsity: float, path: Path) -> None:
-    """Export the network with its masks applied."""
+def write(network: str, sparsity: float, path: Path, size: int | None = None) -> None:
+    """Export the network with its masks applied, for images of its usual size or of `size` pixels a side."""
     import torch
     from torch import nn
 
@@ -54,7 +55,7 @@ def write(network: str, sparsity: float, path: Path) -> None:
     with torch.no_grad():
         for layer in masked:
             layer.weight *= torch.rand(layer.weight.shape) >= sparsity
-    size = 32 if cifar else 224
+    size = size or (32 if cifar else 224)
     export(model.eval(), torch.randn(2, 3, size, size), path, encoding="dense")
 
 
@@ -152,9 +153,10 @@ def draw(rows: Sequence[Row]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--network", "networks", type=click.Choice(NETWORKS), multiple=True, default=NETWORKS)
+@click.option("--network", "networks", type=click.Choice(NETWORKS + SMALL), multiple=True, default=NETWORKS)
 @click.option("--sparsity", type=click.FloatRange(0, 1), multiple=True, default=(0.8, 0.9, 0.95), show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--size", type=click.IntRange(1), help="Pixels of a side, where not the network's usual ones.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Measuring time in each process.")
@@ -166,6 +168,7 @@ def main(
     networks: tuple[str, ...],
     sparsity: tuple[float, ...],
     threads: int,
+    size: int | None,
     batch: int,
     rounds: int,
     seconds: float,
@@ -189,7 +192,7 @@ def main(
         for share in sparsity:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
-                write(network, share, path)
+                write(network, share, path, size)
                 found: dict[str, list[float]] = {engine: [] for engine in chosen}
                 kept: list[float] = []
                 claimed = tries = 0

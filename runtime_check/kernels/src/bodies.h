@@ -7,6 +7,7 @@
 #include "regroup_body.h"
 #include "dot_body.h"
 #include "pick_body.h"
+#include "slice_body.h"
 
 /* What all instruction sets have in common in their `struct isa`, behind the tiles. */
-#define KERNELS pairs, narrow, interleave, separate, window, reach, border, regroup, activate, scale, add_up, pick, dot
+#define KERNELS pairs, narrow, interleave, separate, window, reach, border, regroup, activate, scale, add_up, pick, slice, halve, dot

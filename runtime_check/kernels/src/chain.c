@@ -33,12 +33,16 @@ void chain_release(struct chain *chain) {
   free(chain);
 }
 
-static struct schedule *find(struct chain *chain, const struct extent *inputs) {
+static bool for_inputs(const struct chain *chain, const struct schedule *schedule, const struct extent *inputs) {
+  bool same = true;
+  for (int v = 0; same && v < chain->input_count; v++) same = extents_equal(&schedule->values[v].extent, &inputs[v]);
+  return same;
+}
+
+static struct schedule *find(struct chain *chain, const struct extent *inputs, int threads) {
   for (int i = 0; i < SCHEDULES; i++) {
     struct schedule *schedule = chain->schedules[i];
-    bool fits = schedule != NULL;
-    for (int v = 0; fits && v < chain->input_count; v++) fits = extents_equal(&schedule->values[v].extent, &inputs[v]);
-    if (!fits) continue;
+    if (!schedule || schedule->threads != threads || !for_inputs(chain, schedule, inputs)) continue;
     schedule->references++;
     schedule->used = ++chain->clock;
     return schedule;
@@ -46,36 +50,38 @@ static struct schedule *find(struct chain *chain, const struct extent *inputs) {
   return NULL;
 }
 
-/* Put a new schedule in the place of the one unused for longest; without a free place it lives for one run. */
-static void keep(struct chain *chain, struct schedule *schedule) {
-  int oldest = -1;
-  for (int i = 0; i < SCHEDULES; i++) {
-    if (!chain->schedules[i]) {
-      oldest = i;
-      break;
-    }
-    if (chain->schedules[i]->references > 0) continue;
-    if (oldest < 0 || chain->schedules[i]->used < chain->schedules[oldest]->used) oldest = i;
+/* Put a new schedule in the place of one for the same inputs and fewer threads, or of none, or of the one unused for
+   longest; where all are in use it lives for one run. */
+static void keep(struct chain *chain, const struct extent *inputs, struct schedule *schedule) {
+  int place = -1;
+  uint64_t least = UINT64_MAX;
+  for (int i = 0; i < SCHEDULES && least > 0; i++) {
+    const struct schedule *const other = chain->schedules[i];
+    if (other && other->references > 0) continue;
+    const uint64_t worth = !other ? 1 : for_inputs(chain, other, inputs) ? 0 : 1 + other->used;
+    if (worth >= least) continue;
+    least = worth;
+    place = i;
   }
-  if (oldest < 0) return;
-  schedule_release(chain, chain->schedules[oldest]);
-  chain->schedules[oldest] = schedule;
+  if (place < 0) return;
+  schedule_release(chain, chain->schedules[place]);
+  chain->schedules[place] = schedule;
 }
 
-struct schedule *schedule_borrow(struct chain *chain, const struct extent *inputs, const char **reason) {
+struct schedule *schedule_borrow(struct chain *chain, const struct extent *inputs, int threads, const char **reason) {
   *reason = NULL;
   pthread_mutex_lock(&chain->lock);
-  struct schedule *schedule = find(chain, inputs);
+  struct schedule *schedule = find(chain, inputs, threads);
   pthread_mutex_unlock(&chain->lock);
   if (schedule) return schedule;
-  schedule = schedule_create(chain, inputs, reason); /* unlocked: other shapes go on meanwhile */
+  schedule = schedule_create(chain, inputs, threads, reason); /* unlocked: other shapes go on meanwhile */
   if (!schedule) return NULL;
   schedule->references = 1;
   pthread_mutex_lock(&chain->lock);
-  struct schedule *other = find(chain, inputs); /* another run may have been quicker */
+  struct schedule *other = find(chain, inputs, threads); /* another run may have been quicker */
   if (!other) {
     schedule->used = ++chain->clock;
-    keep(chain, schedule);
+    keep(chain, inputs, schedule);
   }
   pthread_mutex_unlock(&chain->lock);
   if (!other) return schedule;

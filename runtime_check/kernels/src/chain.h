@@ -51,6 +51,7 @@ struct schedule {
   struct value *values;
   struct plan **plans; /* [step_count]; NULL where a step's batch is empty: steps side by side may have other batches */
   int64_t value_bytes, packed_bytes, sum_bytes;
+  int threads;
   int64_t passes; /* how often the steps are gone through: once, or for each image of a batch */
 
   int references; /* guarded by the chain's lock */
@@ -62,9 +63,9 @@ struct chain *chain_create(struct step *steps, int step_count, int value_count, 
                            int output_count);
 void chain_release(struct chain *chain);
 
-/* The schedule for inputs of these sizes, from the cache or new; give it back with `schedule_return`.
+/* The schedule for inputs of these sizes, divided among so many threads, from the cache or new; give it back with `schedule_return`.
    Returns NULL and points `reason` to a constant text when the chain cannot run on them. */
-struct schedule *schedule_borrow(struct chain *chain, const struct extent *inputs, const char **reason);
+struct schedule *schedule_borrow(struct chain *chain, const struct extent *inputs, int threads, const char **reason);
 void schedule_return(struct chain *chain, struct schedule *schedule);
 
 /* Runs all steps. `values` holds the caller's memory for inputs and outputs, NULL for the rest; outputs may not overlap

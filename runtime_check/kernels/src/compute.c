@@ -70,7 +70,7 @@ static OrtStatus *run(const struct compute *compute, OrtKernelContext *context, 
       workspace_take(&provider->pool, schedule->value_bytes + schedule->packed_bytes, schedule->sum_bytes);
   if (!workspace) return failure(api, ORT_FAIL, "out of memory");
   void *both[2] = {(void *)api, context};
-  const struct threads threads = {parallel, both, &provider->several_threads};
+  const struct threads threads = {parallel, both, &provider->helpers};
   error = chain_run(chain, schedule, values, workspace, &threads);
   workspace_give(&provider->pool, workspace);
   return error;
@@ -94,7 +94,7 @@ static OrtStatus *compute_run(OrtNodeComputeInfo *info, void *state, OrtKernelCo
     error = input(api, context, compute->inputs[i], &extents[i], &values[i]);
   if (!error) {
     const char *reason;
-    struct schedule *schedule = schedule_borrow(chain, extents, &reason);
+    struct schedule *schedule = schedule_borrow(chain, extents, helpers_threads(&compute->provider->helpers), &reason);
     error = schedule ? run(compute, context, schedule, values) : failure(api, ORT_INVALID_ARGUMENT, reason);
     if (schedule) schedule_return(chain, schedule);
   }

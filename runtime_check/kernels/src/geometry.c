@@ -14,10 +14,9 @@ enum {
   SHORT_ROW = 12,       /* non-zeros of an output channel in one block that pay for loading and storing its sums */
   STRETCH = 4,          /* a block grows at most so far beyond the cache to have them */
   FEW_TILES = 4,        /* cannot occupy several threads: their output channels are divided too, */
-  CHUNKS = 4,           /* into so many ranges */
-  LEAST_CHANNELS = 16,  /* of at least so many channels */
-  COPY_BYTES = 1 << 20  /* of an input that threads copy each for themselves rather than wait for one another's parts; and
-                           at most of the list of what tiny windows reach */
+  LEAST_CHANNELS = 16,  /* into ranges of at least so many */
+  COPY_BYTES = 1 << 20  /* of an input that tasks copy each for themselves, block by block, rather than read what others
+                           copied; and at most of the list of what tiny windows reach */
 };
 #define COPY_LIMIT ((int64_t)1 << 28) /* bytes that the copy for COLUMNS may take where LANES could do it too */
 
@@ -100,7 +99,7 @@ static void lay_out_channels(struct plan *plan, const struct layer *layer) {
 static void add_tiles(struct plan *plan, int64_t position, int rows, int64_t columns, int64_t widest) {
   const int64_t pieces = ceil_div(columns, widest);
   for (int64_t i = 0, x = 0; i < pieces; i++) {
-    const int64_t next = columns * (i + 1) / pieces;
+    const int64_t next = (columns * (i + 1) + pieces / 2) / pieces;
     struct tile *tile = &plan->tiles[plan->tile_count++];
     *tile = (struct tile){.position = position, .column = x, .rows = rows, .columns = (int32_t)(next - x)};
     x = next;
@@ -221,7 +220,7 @@ static const char *lay_out(struct plan *plan, const struct layer *layer) {
   return NULL;
 }
 
-const char *geometry_choose(struct plan *plan, const struct layer *layer) {
+const char *geometry_choose(struct plan *plan, const struct layer *layer, int threads) {
   if (plan->batch < 1 || plan->batch > POSITION_LIMIT) return "batch out of range";
   if (!layer_output(layer, plan->height, plan->width, &plan->out_height, &plan->out_width))
     return "image smaller than the kernel, or too large";
@@ -256,13 +255,15 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer) {
     plan->blocks = ceil_div(layer->in_channels, plan->block_channels);
   }
   if (plan->pitch > BYTE_LIMIT / layer->in_channels) return "tensor too large";
-  plan->chunks = plan->tile_count > FEW_TILES || layer->out_channels < CHUNKS * LEAST_CHANNELS ? 1 : CHUNKS;
+  plan->chunks = plan->tile_count > FEW_TILES || layer->out_channels < threads * LEAST_CHANNELS ? 1 : threads;
   if (plan->layout.group_channels) plan->chunks = ceil_div(layer->out_channels, plan->layout.group_channels);
-  if (plan->method != DIRECT && !plan->layout.direct) plan->copy_bytes = plan->pitch * layer->in_channels;
-  const bool own = plan->method == COLUMNS && layer->operation != LINEAR && plan->tile_count == 1;
-  plan->copies = own && plan->copy_bytes <= COPY_BYTES ? plan->chunks : 1;
-  plan->packed_bytes = plan->copies * plan->copy_bytes;
+  if (plan->method != DIRECT && !plan->layout.direct) plan->packed_bytes = plan->pitch * layer->in_channels;
   plan->sum_bytes = layer->out_channels * layer->isa->max_tile * VECTOR_BYTES;
+  if (plan->method == COLUMNS && layer->operation != LINEAR && plan->tile_count == 1 && plan->packed_bytes <= COPY_BYTES) {
+    plan->packed_bytes = 0;
+    plan->own_bytes = ceil_div(plan->pitch * plan->block_channels, LINE) * LINE;
+    plan->sum_bytes += plan->own_bytes + plan->image_bytes;
+  }
   if (plan->sum_bytes < plan->image_bytes) plan->sum_bytes = plan->image_bytes;
   return NULL;
 }

@@ -128,6 +128,24 @@ struct regroup_job {
   char *output;
 };
 
+/* Neighbouring elements of a copy that are neighbours in the image too, or zeros: the pixel for the first of them, which
+   may lie up to seven before the image, and all ones for those inside. */
+struct slice {
+  int32_t from;
+  uint32_t inside[LANES_PER_VECTOR];
+};
+
+/* All slices of some channels, each of eight elements or half as many. Up to seven pixels beside the images are read. */
+struct slice_job {
+  const float *pixels;
+  int64_t channels, distance; /* pixels from one channel to the next */
+  const struct slice *slices;
+  int64_t count;
+  bool half;
+  char *output;
+  ptrdiff_t pitch; /* bytes from one channel to the next */
+};
+
 struct isa {
   const char *name;
   int max_tile;                               /* vectors that fit into registers */
@@ -146,6 +164,8 @@ struct isa {
   void (*add_up)(const float *values, int64_t count, float sums[LANES_PER_VECTOR]); /* element i to sum i modulo 8 */
   /* output[i] = pixels[picks[i]], 0 where that is pixel_count: fewer than PICKED. */
   void (*pick)(const float *pixels, int64_t pixel_count, const int16_t *picks, int64_t count, float *output);
+  void (*slice)(const struct slice_job *);
+  void (*halve)(const float *pixels, int64_t count, float *sorted); /* pixels with even numbers, then the others */
   float (*dot)(const float *values, const int32_t *columns, int64_t count, const float *x); /* values[i] * x[columns[i]] */
 };
 

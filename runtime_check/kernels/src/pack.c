@@ -132,36 +132,6 @@ static void pack_row(const struct layer *layer, const struct plan *plan, const f
   for (; i < plan->out_width; i++) output[i] = 0.0f;
 }
 
-/* Where the pixel that the kernel reaches at row `y` and column `x` lies, counted from the padding's corner. */
-static int16_t pick(const struct layer *layer, const struct plan *plan, int64_t y, int64_t x) {
-  y -= layer->pad[0];
-  x -= layer->pad[1];
-  const bool inside = y >= 0 && y < plan->height && x >= 0 && x < plan->width;
-  return (int16_t)(inside ? y * plan->width + x : plan->height * plan->width);
-}
-
-bool pack_prepare(struct plan *plan, const struct layer *layer) {
-  const int64_t pixels = plan->height * plan->width, *const stride = layer->stride, *const dilation = layer->dilation;
-  const bool columns = plan->method == COLUMNS && layer->operation != LINEAR && pixels < PICKED && layer->taps > 1;
-  if (!columns) return true;
-  if (!plan->plane_rows) plan->copied = layer->taps * plan->out_height * plan->out_width;
-  plan->picks = calloc((size_t)plan->copied, sizeof *plan->picks);
-  if (!plan->picks) return false;
-  int16_t *next = plan->picks;
-  for (int64_t kx = 0; plan->plane_rows && kx < layer->kernel[1]; kx++)
-    for (int64_t rest = 0; rest < stride[0]; rest++)
-      for (int64_t row = 0; row < plan->plane_rows; row++)
-        for (int64_t ox = 0; ox < plan->out_width; ox++)
-          *next++ = pick(layer, plan, row * stride[0] + rest, ox * stride[1] + kx * dilation[1]);
-  if (plan->plane_rows) return true;
-  for (int64_t ky = 0; ky < layer->kernel[0]; ky++)
-    for (int64_t kx = 0; kx < layer->kernel[1]; kx++)
-      for (int64_t oy = 0; oy < plan->out_height; oy++)
-        for (int64_t ox = 0; ox < plan->out_width; ox++)
-          *next++ = pick(layer, plan, oy * stride[0] + ky * dilation[0], ox * stride[1] + kx * dilation[1]);
-  return true;
-}
-
 static void pack_picked(const struct layer *layer, const struct plan *plan, const float *image, int64_t filled,
                         float *output) {
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
@@ -212,6 +182,49 @@ static void pack_columns(const struct source *source, int64_t first, int64_t cou
     memset(output + tap * filled + plan->positions, 0, (size_t)(filled - plan->positions) * sizeof *output);
 }
 
+enum {
+  BESIDE = LANES_PER_VECTOR, /* slices reach so far beside an image */
+  TOGETHER = 16,             /* channels sliced at once: few enough to stay close */
+  ROOM = TOGETHER * (64 + 2 * BESIDE)
+};
+
+/* Some channels in slices, from a copy where nothing may be read beside them. */
+static void pack_sliced(struct source source, int64_t n, int64_t from, int64_t to, char *output) {
+  const struct plan *plan = source.plan;
+  const struct isa *isa = source.layer->isa;
+  const int64_t pixels = plan->height * plan->width, space = pixels + 2 * BESIDE;
+  const int64_t most = space < ROOM / TOGETHER ? TOGETHER : space < ROOM ? ROOM / space : 1;
+  float room[ROOM > PICKED + 2 * BESIDE ? ROOM : PICKED + 2 * BESIDE];
+  struct slice_job job = {
+      .slices = plan->slices, .count = plan->slice_count, .half = plan->half_slices, .pitch = plan->pitch};
+  for (int64_t c = from; c < to; c += job.channels) {
+    job.channels = to - c < most ? to - c : most;
+    job.output = output + c * plan->pitch;
+    source.channel = c;
+    const struct image image = find_image(&source, n);
+    job.pixels = image.pixels;
+    job.distance = pixels;
+    const float *const end = image.pixels + job.channels * pixels;
+    const bool copied = in_lanes(&plan->layout.x) || image.pixels - source.x < BESIDE || image.end - end < BESIDE;
+    if (copied || plan->halved) {
+      for (int64_t i = 0; i < job.channels; i++) {
+        float *const place = room + i * space + BESIDE;
+        source.channel = c + i;
+        const float *const found = find_image(&source, n).pixels;
+        memset(place - BESIDE, 0, BESIDE * sizeof *place);
+        memset(place + pixels, 0, BESIDE * sizeof *place);
+        if (plan->halved)
+          isa->halve(found, pixels, place);
+        else
+          memcpy(place, found, (size_t)pixels * sizeof *place);
+      }
+      job.pixels = room + BESIDE;
+      job.distance = space;
+    }
+    isa->slice(&job);
+  }
+}
+
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *scratch, char *output) {
   const struct source source = {layer, plan, x, channel, (float *)scratch};
@@ -221,6 +234,14 @@ void pack_channel(const struct layer *layer, const struct plan *plan, const floa
     pack_lanes(&source, image, output);
   else
     pack_columns(&source, image, plan->batch / plan->images, (float *)output);
+}
+
+void pack_channels(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t from,
+                   int64_t to, char *scratch, char *packed) {
+  if (plan->slices)
+    pack_sliced((struct source){layer, plan, x, from, (float *)scratch}, image, from, to, packed);
+  else
+    for (int64_t c = from; c < to; c++) pack_channel(layer, plan, x, image, c, scratch, packed + c * plan->pitch);
 }
 
 const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,

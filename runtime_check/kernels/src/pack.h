@@ -4,12 +4,13 @@
 
 #include "plan.h"
 
-/* Fill in a new plan's picks where it needs them; false without memory. */
-bool pack_prepare(struct plan *plan, const struct layer *layer);
-
 /* Copy input channel `channel` of pass `image` to `output`; `scratch` holds the plan's image_bytes. */
 void pack_channel(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t channel,
                   char *scratch, char *output);
+
+/* The same for channels `from` to `to` - 1, each where it belongs in `packed`. */
+void pack_channels(const struct layer *layer, const struct plan *plan, const float *x, int64_t image, int64_t from,
+                   int64_t to, char *scratch, char *packed);
 
 /* One channel's pixels, row after row: where they lie in x, or a copy of what lies in lanes. */
 const float *pack_plain(const struct layer *layer, const struct plan *plan, const float *x, int64_t image,

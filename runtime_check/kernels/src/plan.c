@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "geometry.h"
-#include "pack.h"
+#include "picks.h"
 #include "reach.h"
 #include "weights.h"
 
@@ -15,13 +15,14 @@ void plan_release(struct plan *plan) {
   free(plan->taps);
   free(plan->tiles);
   free(plan->picks);
+  free(plan->slices);
   free(plan->reaches);
   free(plan->runs);
   free(plan);
 }
 
-struct plan *plan_create(const struct layer *layer, const int64_t image[3], const struct layout *layout,
-                         const char **reason) {
+struct plan *plan_create(const struct layer *layer, const int64_t image[3], int threads,
+                         const struct layout *layout, const char **reason) {
   *reason = "out of memory";
   struct plan *plan = calloc(1, sizeof *plan);
   if (!plan) return NULL;
@@ -29,10 +30,10 @@ struct plan *plan_create(const struct layer *layer, const int64_t image[3], cons
   plan->height = image[1];
   plan->width = image[2];
   plan->layout = *layout;
-  const char *wrong = geometry_choose(plan, layer);
+  const char *wrong = geometry_choose(plan, layer, threads);
   const bool sparse = plan->method != DOT && plan->method != WINDOW;
   if (!wrong && sparse && !weights_arrange(plan, layer)) wrong = "out of memory";
-  if (!wrong && !(plan->tiny ? reach_prepare(plan, layer) : pack_prepare(plan, layer))) wrong = "out of memory";
+  if (!wrong && !(plan->tiny ? reach_prepare(plan, layer) : picks_prepare(plan, layer))) wrong = "out of memory";
   if (wrong) {
     *reason = wrong;
     plan_release(plan);

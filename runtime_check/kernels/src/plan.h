@@ -60,22 +60,26 @@ struct plan {
   int64_t tile_count;
   struct tile *tiles;
   int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
+  struct slice *slices; /* [slice_count]: the same in slices, of half a vector or a whole one; or NULL */
+  int64_t slice_count;
+  bool half_slices, halved; /* halved: of an image whose even columns come first (isa.h) */
   struct reach *reaches; /* tiny */
   struct window_run *runs;
   int64_t run_count;
   int64_t plane_rows; /* COLUMNS: [kernel column][row modulo stride][plane_rows][out_width] of each channel are copied;
                          0: [tap][output pixel] */
   int64_t copied;     /* pixels of that */
-  int64_t copy_bytes, copies; /* of x, and how many threads may make one each */
-  int64_t packed_bytes, sum_bytes; /* of all copies of x, and of the sums of one tile */
+  int64_t packed_bytes; /* of the copy of x */
+  int64_t own_bytes;    /* where not 0, each task copies x for itself instead, block by block: of one block */
+  int64_t sum_bytes;    /* of the sums of one tile, and before them the task's block and the image that it is made of */
   int64_t image_bytes;             /* of a plain copy of one channel (eight, tiny) that is made first, or 0 */
   bool subsampled;                 /* that copy holds only what a strided 1x1 kernel reads */
 };
 
 /* The plan for inputs of one size. Where x is read in lanes and its pitch is 0, the plan has the pitch that suits it.
    Returns NULL and points `reason` to a constant text when the layer cannot run on them. */
-struct plan *plan_create(const struct layer *layer, const int64_t image[3], const struct layout *layout,
-                         const char **reason);
+struct plan *plan_create(const struct layer *layer, const int64_t image[3], int threads,
+                         const struct layout *layout, const char **reason);
 void plan_release(struct plan *plan);
 
 #endif

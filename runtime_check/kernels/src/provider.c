@@ -123,7 +123,6 @@ static OrtStatus *create_ep(OrtEpFactory *factory, const OrtHardwareDevice *cons
   provider->isa = isa_select(instructions);
   provider->claim_all = strcmp(claim, "all") == 0;
   provider->report = report;
-  atomic_init(&provider->several_threads, false);
   *ep = &provider->ep;
   return NULL;
 }

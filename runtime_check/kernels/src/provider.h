@@ -2,11 +2,8 @@
 #ifndef SPARSE_PROVIDER_H
 #define SPARSE_PROVIDER_H
 
-#include <stdatomic.h>
-
-#include "isa.h"
 #include "ort_abi.h"
-#include "workspace.h"
+#include "run.h"
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -31,7 +28,7 @@ struct provider {
   bool claim_all; /* option "claim" = "all": whatever can be run, sparse or not */
   uint64_t report;
   struct workspace_pool pool;
-  atomic_bool several_threads;
+  struct helpers helpers;
 };
 
 #endif

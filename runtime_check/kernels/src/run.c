@@ -5,27 +5,11 @@
 #include "unpack.h"
 #include "window.h"
 
-/* Copies of x, by bits: in use by a task, and complete. Each thread finds or makes one. */
-struct copies {
-  atomic_uint used, made;
-};
-
 static void pack_task(const struct pass *pass, int64_t i, char *scratch) {
   if (pass->layer->operation == LINEAR)
     pack_inputs(pass->layer, pass->plan, pass->x, i * LANES_PER_VECTOR, pass->packed);
   else
-    pack_channel(pass->layer, pass->plan, pass->x, pass->image, i, scratch, pass->packed + i * pass->plan->pitch);
-}
-
-/* A copy of x that no other task uses, a complete one where there is one: there are as many as tasks. */
-static unsigned take_copy(const struct pass *pass) {
-  unsigned used = atomic_load(&pass->copies->used), free_bits, bit;
-  do {
-    free_bits = ~used & atomic_load(&pass->copies->made);
-    if (!free_bits) free_bits = ~used;
-    bit = free_bits & -free_bits;
-  } while (!atomic_compare_exchange_weak(&pass->copies->used, &used, used | bit));
-  return bit;
+    pack_channels(pass->layer, pass->plan, pass->x, pass->image, i, i + 1, scratch, pass->packed);
 }
 
 /* What is added goes where the sums will, in lanes. */
@@ -48,27 +32,13 @@ static void tile_task(void *data, size_t i) {
   const struct pass *pass = data;
   const struct plan *plan = pass->plan;
   watch(pass);
-  const int64_t chunk = (int64_t)i % pass->chunks, rest = (int64_t)i / pass->chunks;
+  const int64_t chunk = (int64_t)i % plan->chunks, rest = (int64_t)i / plan->chunks;
   const struct tile *tile = &plan->tiles[rest % plan->tile_count];
   const int64_t image = pass->image + rest / plan->tile_count;
-  const int64_t from = pass->chunks == 1 ? 0 : chunk, to = pass->chunks == 1 ? plan->chunks : chunk + 1;
-  if (pass->copies) {
-    const unsigned bit = take_copy(pass);
-    struct pass own = *pass;
-    own.packed += __builtin_ctz(bit) * plan->copy_bytes;
-    const int slot = plan->image_bytes ? workspace_slot(pass->workspace) : -1;
-    if (!(atomic_load(&pass->copies->made) & bit))
-      for (int64_t c = 0; c < pass->layer->in_channels; c++) pack_task(&own, c, slot_memory(pass, slot));
-    if (slot >= 0) workspace_slot_free(pass->workspace, slot);
-    atomic_fetch_or(&pass->copies->made, bit);
-    tile_run(&own, tile, image, from, to);
-    atomic_fetch_and(&pass->copies->used, ~bit);
-  } else {
-    tile_run(pass, tile, image, from, to);
-  }
+  tile_run(pass, tile, image, chunk);
   if (!borders_with_tiles(pass)) return;
   const int64_t channels = pass->layer->out_channels, first = image * channels;
-  tile_borders(pass, first + channels * from / plan->chunks, first + channels * to / plan->chunks);
+  tile_borders(pass, first + channels * chunk / plan->chunks, first + channels * (chunk + 1) / plan->chunks);
 }
 
 /* A group of channels of one image in a slot, where the next layer's windows find it. */
@@ -87,7 +57,7 @@ static void group_of_channels_task(void *data, size_t i) {
   own.sums = sums;
   own.y = (float *)((uintptr_t)memory - (uintptr_t)(from * plan->layout.y.pitch)); /* where channel 0 would be */
   for (int64_t t = 0; t < plan->tile_count; t++)
-    tile_run(&own, &plan->tiles[t], pass->image, (int64_t)i, (int64_t)i + 1);
+    tile_run(&own, &plan->tiles[t], pass->image, (int64_t)i);
   if (has_border(&plan->layout.y, plan->out_height)) tile_borders(&own, from, to);
   window_channels(next->layer, next->plan, own.y, NULL, from, to, scratch, next->y);
   workspace_slot_free(pass->workspace, slot);
@@ -153,7 +123,13 @@ static void *each(const struct pass *pass, light_task task, int64_t count, int64
 static void *each_tile(struct pass *pass, int64_t images) {
   const struct plan *plan = pass->plan;
   if (pass->next) return pass->threads->each(pass->threads->context, group_of_channels_task, (size_t)plan->chunks, pass);
-  return pass->threads->each(pass->threads->context, tile_task, (size_t)(images * plan->tile_count * pass->chunks), pass);
+  return pass->threads->each(pass->threads->context, tile_task, (size_t)(images * plan->tile_count * plan->chunks), pass);
+}
+
+int helpers_threads(struct helpers *helpers) {
+  int threads = 1;
+  for (int i = 0; i < HELPERS; i++) threads += atomic_load_explicit(&helpers->seen[i], memory_order_relaxed) != 0;
+  return threads < 3 ? threads : 4;
 }
 
 void *layer_run(const struct call *call, const struct call *before, const struct call *next, char *packed,
@@ -170,11 +146,9 @@ void *layer_run(const struct call *call, const struct call *before, const struct
       .workspace = workspace,
       .threads = threads,
       .caller = pthread_self(),
-      .chunks = 1,
       .before = before,
       .next = next,
   };
-  struct copies copies;
   const int64_t channels = plan->batch * layer->out_channels;
   if (plan->method == DOT)
     return each(&pass, dot_task, (layer->out_channels + DOT_CHANNELS - 1) / DOT_CHANNELS,
@@ -185,24 +159,16 @@ void *layer_run(const struct call *call, const struct call *before, const struct
     const int64_t step = window_step(plan);
     return each(&pass, window_task, (channels + step - 1) / step, (in_bytes + out_bytes * layer->taps) * step);
   }
-  if (atomic_load_explicit(threads->several, memory_order_relaxed)) pass.chunks = plan->chunks;
   void *error = NULL;
   if (pass.residual && in_lanes(&plan->layout.y) && !in_lanes(&plan->layout.residual)) {
     if ((error = each(&pass, residual_task, channels, 2 * out_bytes))) return error;
     pass.residual = pass.y;
   }
-  const bool copied = plan->method != DIRECT && !plan->layout.direct;
+  const bool copied = plan->method != DIRECT && !plan->layout.direct && !plan->own_bytes;
   if (!copied && !next) {
     error = each_tile(&pass, plan->images);
   } else {
     for (pass.image = 0; pass.image < plan->images && !error; pass.image++) {
-      if (plan->copies > 1) {
-        atomic_init(&copies.used, 0);
-        atomic_init(&copies.made, 0);
-        pass.copies = &copies;
-        error = each_tile(&pass, 1);
-        continue;
-      }
       const int64_t inputs = layer->operation == LINEAR
                                  ? (layer->in_channels + LANES_PER_VECTOR - 1) / LANES_PER_VECTOR
                                  : layer->in_channels;

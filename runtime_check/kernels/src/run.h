@@ -6,11 +6,21 @@
 #include "plan.h"
 #include "workspace.h"
 
+enum { HELPERS = 3 };
+
+/* The threads besides its caller's that tasks of a session were seen to run on, the first few of them. */
+struct helpers {
+  atomic_uintptr_t seen[HELPERS]; /* 0: none yet */
+};
+
+/* How many threads layers are to be divided among: 1, 2, or, where more were seen, 4. */
+int helpers_threads(struct helpers *helpers);
+
 /* Calls task(data, i) for i from 0 to count - 1, in any order and possibly at once; returns NULL or an error. */
 struct threads {
   void *(*each)(void *context, void (*task)(void *data, size_t i), size_t count, void *data);
   void *context;
-  atomic_bool *several; /* set for good once tasks were seen to run on more than one thread */
+  struct helpers *helpers;
 };
 
 /* A layer's plan and tensors, of the sizes and forms that the plan says; `residual` is NULL where nothing is added. */

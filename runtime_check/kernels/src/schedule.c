@@ -140,7 +140,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     };
     const char *reason;
     const int64_t image[3] = {images[i][0] / schedule->passes, images[i][1], images[i][2]};
-    struct plan *plan = plan_create(step->layer, image, &layout, &reason);
+    struct plan *plan = plan_create(step->layer, image, schedule->threads, &layout, &reason);
     if (!plan) return reason;
     schedule->plans[i] = plan;
     if (layout.direct) x->pitch = plan->pitch;
@@ -241,7 +241,8 @@ static const char *place_values(const struct chain *chain, struct schedule *sche
   return reason;
 }
 
-struct schedule *schedule_create(const struct chain *chain, const struct extent *inputs, const char **reason) {
+struct schedule *schedule_create(const struct chain *chain, const struct extent *inputs, int threads,
+                                 const char **reason) {
   *reason = "out of memory";
   struct schedule *schedule = calloc(1, sizeof *schedule);
   int64_t (*images)[3] = calloc((size_t)chain->step_count, sizeof *images);
@@ -250,6 +251,7 @@ struct schedule *schedule_create(const struct chain *chain, const struct extent 
     schedule->plans = calloc((size_t)chain->step_count, sizeof(struct plan *));
   }
   if (schedule && schedule->values && schedule->plans) {
+    schedule->threads = threads;
     for (int v = 0; v < chain->input_count; v++) schedule->values[v].extent = inputs[v];
     *reason = find_extents(chain, schedule, images);
     if (!*reason) {

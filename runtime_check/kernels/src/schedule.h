@@ -5,7 +5,8 @@
 #include "chain.h"
 
 /* Returns NULL and points `reason` to a constant text when the chain cannot run on such inputs. */
-struct schedule *schedule_create(const struct chain *chain, const struct extent *inputs, const char **reason);
+struct schedule *schedule_create(const struct chain *chain, const struct extent *inputs, int threads,
+                                 const char **reason);
 void schedule_release(const struct chain *chain, struct schedule *schedule);
 
 #endif

@@ -1,5 +1,6 @@
 #include "tile.h"
 
+#include "pack.h"
 #include "unpack.h"
 
 /* Channel 0 of image `image` in lanes, at row and column of a group. */
@@ -39,10 +40,21 @@ static bool target(const struct pass *pass, const struct tile *tile, int64_t ima
 
 enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
 
+/* One block of x for this task alone, which it reads while it is in the first-level cache; `memory` has room for it, and
+   for the image that it is made of. Returns where channel 0 would be. */
+static const char *copy_block(const struct call *call, int64_t image, int64_t block, char *memory) {
+  const struct plan *const plan = call->plan;
+  const int64_t first = block * plan->block_channels, left = call->layer->in_channels - first;
+  const int64_t end = first + (left < plan->block_channels ? left : plan->block_channels);
+  char *const packed = (char *)((uintptr_t)memory - (uintptr_t)(first * plan->pitch));
+  pack_channels(call->layer, plan, call->x, image, first, end, memory + plan->own_bytes, packed);
+  return packed;
+}
+
 /* Add what one layer's non-zeros make of one tile to sums that begin with `bias`, or go on where that is NULL; `sum` says
-   where sums lie, and `last` where they are at the end. */
-static void run_blocks(const struct call *call, const char *packed, const struct tile *tile, int64_t image, int64_t from,
-                       int64_t to, const float *bias, struct tile_job sum, struct tile_job last) {
+   where sums lie, and `last` where they are at the end. `packed` is the copy of x, or room for a block of it. */
+static void run_blocks(const struct call *call, char *packed, const struct tile *tile, int64_t image, int64_t chunk,
+                       const float *bias, struct tile_job sum, struct tile_job last) {
   const struct layer *const layer = call->layer;
   const struct plan *const plan = call->plan;
   const char *input = packed;
@@ -51,22 +63,22 @@ static void run_blocks(const struct call *call, const char *packed, const struct
   const struct isa *isa = layer->isa;
   const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
   const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
-  for (int64_t block = 0; block < plan->blocks; block++)
-    for (int64_t chunk = from; chunk < to; chunk++) {
-      const struct part *part = &plan->parts[block * plan->chunks + chunk];
-      struct tile_job *const job = block == plan->blocks - 1 ? &last : &sum;
-      job->input = input + block * plan->block_channels * plan->pitch + tile->input;
-      job->input_pitch = plan->row_step * plan->row_bytes;
-      job->taps = plan->taps + part->first_tap;
-      job->rows = plan->rows + part->first_row;
-      job->row_count = part->row_count;
-      job->bias = block == 0 ? bias : NULL;
-      job->far = layer->nonzeros > FAR_TAPS;
-      function(job);
-    }
+  for (int64_t block = 0; block < plan->blocks; block++) {
+    if (plan->own_bytes) input = copy_block(call, image, block, packed);
+    const struct part *const part = &plan->parts[block * plan->chunks + chunk];
+    struct tile_job *const job = block == plan->blocks - 1 ? &last : &sum;
+    job->input = input + block * plan->block_channels * plan->pitch + tile->input;
+    job->input_pitch = plan->row_step * plan->row_bytes;
+    job->taps = plan->taps + part->first_tap;
+    job->rows = plan->rows + part->first_row;
+    job->row_count = part->row_count;
+    job->bias = block == 0 ? bias : NULL;
+    job->far = layer->nonzeros > FAR_TAPS;
+    function(job);
+  }
 }
 
-void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to) {
+void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t chunk) {
   const struct layer *layer = pass->layer;
   const struct plan *plan = pass->plan;
   const struct call *const before = pass->before;
@@ -75,23 +87,25 @@ void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, i
   if (direct) last.activation = layer_activation(layer); /* otherwise `unpack_tile` does it */
   last.tile_rows = tile->rows;
   last.tile_columns = tile->columns;
-  const bool summed = !direct || plan->blocks > 1 || before;
+  const bool summed = !direct || plan->blocks > 1 || before || plan->own_bytes;
   const int slot = summed && !pass->sums ? workspace_slot(pass->workspace) : -1;
   struct tile_job sum = {.output_row = tile->columns * VECTOR_BYTES};
   sum.output_pitch = plan->narrow ? VECTOR_BYTES / 2 : tile->rows * sum.output_row;
-  sum.output = pass->sums ? pass->sums : slot_memory(pass, slot);
+  char *const memory = pass->sums ? pass->sums : slot_memory(pass, slot);
+  sum.output = plan->own_bytes ? memory + plan->own_bytes + plan->image_bytes : memory;
   last.sums = sum.sums = sum.output;
   last.sum_pitch = sum.sum_pitch = sum.output_pitch;
   if (!direct) last.output = sum.output, last.output_pitch = sum.output_pitch, last.output_row = sum.output_row;
   if (before) {
     const struct tile *same = &before->plan->tiles[tile - plan->tiles];
-    run_blocks(before, NULL, same, image, from, to, plan->start, sum, sum);
+    run_blocks(before, NULL, same, image, chunk, plan->start, sum, sum);
   }
   const struct call call = {.layer = layer, .plan = plan, .x = pass->x};
-  run_blocks(&call, pass->packed, tile, image, from, to, before ? NULL : layer->bias, sum, finish ? last : sum);
+  run_blocks(&call, plan->own_bytes ? memory : pass->packed, tile, image, chunk, before ? NULL : layer->bias, sum,
+             finish ? last : sum);
   if (!direct)
-    unpack_tile(layer, plan, tile, image, layer->out_channels * from / plan->chunks,
-                layer->out_channels * to / plan->chunks, sum.output, sum.output_pitch,
+    unpack_tile(layer, plan, tile, image, layer->out_channels * chunk / plan->chunks,
+                layer->out_channels * (chunk + 1) / plan->chunks, sum.output, sum.output_pitch,
                 last.residual ? NULL : pass->residual, pass->y);
   if (slot >= 0) workspace_slot_free(pass->workspace, slot);
 }

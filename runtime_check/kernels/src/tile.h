@@ -4,8 +4,6 @@
 
 #include "run.h"
 
-struct copies;
-
 /* One pass: the copy and the tiles of one image, or of the whole batch where positions span it. */
 struct pass {
   const struct layer *layer;
@@ -17,25 +15,28 @@ struct pass {
   const struct threads *threads;
   pthread_t caller;
   int64_t image;
-  int64_t chunks; /* ranges of output channels that are tasks of their own */
-  struct copies *copies; /* where tasks make their own copies of x, or NULL */
   const struct call *before, *next;
   char *sums; /* for a tile's sums; NULL where each tile takes a slot for them */
 };
 
-/* To be called by every task: notes whether tasks run on several threads. */
+/* To be called by every task: notes the thread that it runs on. */
 static inline void watch(const struct pass *pass) {
-  if (!pthread_equal(pthread_self(), pass->caller))
-    atomic_store_explicit(pass->threads->several, true, memory_order_relaxed);
+  if (pthread_equal(pthread_self(), pass->caller)) return;
+  const uintptr_t self = (uintptr_t)pthread_self();
+  for (int i = 0; i < HELPERS; i++) {
+    uintptr_t known = atomic_load_explicit(&pass->threads->helpers->seen[i], memory_order_relaxed);
+    if (known == 0 && atomic_compare_exchange_strong(&pass->threads->helpers->seen[i], &known, self)) return;
+    if (known == self) return;
+  }
 }
 
 static inline char *slot_memory(const struct pass *pass, int slot) {
   return slot < 0 ? NULL : pass->workspace->sums + (size_t)slot * pass->workspace->sum_bytes;
 }
 
-/* All blocks of one tile, for the chunks `from` to `to` - 1 of output channels. Sums that are not complete stay close
-   together, and at last go where they belong. */
-void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t from, int64_t to);
+/* All blocks of one tile, for one chunk of output channels. Sums that are not complete stay close together, and at last go
+   where they belong. */
+void tile_run(const struct pass *pass, const struct tile *tile, int64_t image, int64_t chunk);
 
 /* What lies around the channels `from` to `to` - 1 of y in lanes, counted over the batch. */
 void tile_borders(const struct pass *pass, int64_t from, int64_t to);

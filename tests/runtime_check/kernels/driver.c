@@ -113,7 +113,7 @@ struct case_ {
   struct chain *chain;
   const struct recipe *recipe;
   struct workspace_pool *pool;
-  atomic_bool *several;
+  struct helpers *helpers;
   uint64_t state;
   int parallel, failed;
 };
@@ -143,7 +143,7 @@ static void run_case_on(struct case_ *one, struct schedule *schedule, float **va
   if (bytes > 0) memset(workspace->memory, 0xff, bytes); /* every byte a NaN's */
   for (int slot = 0; slot < 3 && schedule->sum_bytes > 0; slot++)
     memset(workspace->sums + (size_t)slot * workspace->sum_bytes, 0xff, workspace->sum_bytes);
-  const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->several};
+  const struct threads threads = {one->parallel ? two_threads : in_turn, NULL, one->helpers};
   chain_run(chain, schedule, values, workspace, &threads);
   workspace_give(one->pool, workspace);
   for (int i = 0; i < recipe->count; i++) {
@@ -173,10 +173,10 @@ static void *run_case(void *argument) {
   struct extent x = {.rank = linear ? 2 : 4, .sizes = {between(state, 1, linear ? 40 : 4), first->in_channels}};
   x.sizes[2] = between(state, 0, 40);
   x.sizes[3] = between(state, 1, 40);
-  if (next(state) % 3 == 0) x.sizes[2] = x.sizes[3] = between(state, 1, 4);
+  if (next(state) % 3 == 0) x.sizes[2] = between(state, 1, 9), x.sizes[3] = between(state, 1, 9);
   if (next(state) % 3 == 0) x.sizes[2] = x.sizes[3] = 7 * between(state, 1, 4); /* what networks have */
   const char *reason;
-  struct schedule *schedule = schedule_borrow(one->chain, &x, &reason);
+  struct schedule *schedule = schedule_borrow(one->chain, &x, helpers_threads(one->helpers), &reason);
   if (!schedule) {
     if (strncmp(reason, "image smaller", 13) != 0 && strncmp(reason, "the two sides", 13) != 0)
       one->failed = 1, printf("no schedule: %s\n", reason);
@@ -293,7 +293,7 @@ static struct chain *draw_chain(uint64_t *state, const struct isa *isa, struct r
   return chain_create(steps, recipe->count, recipe->count + 1, 1, outputs, output_count);
 }
 
-static int compare(uint64_t seed, const struct isa *isa, int threads, struct workspace_pool *pool, atomic_bool *several) {
+static int compare(uint64_t seed, const struct isa *isa, int threads, struct workspace_pool *pool, struct helpers *helpers) {
   uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
   for (int i = 0; i < 8; i++) next(&state);
   struct recipe recipe = {0};
@@ -302,7 +302,7 @@ static int compare(uint64_t seed, const struct isa *isa, int threads, struct wor
   pthread_t workers[16];
   int failed = 0;
   for (int i = 0; i < threads; i++)
-    cases[i] = (struct case_){chain, &recipe, pool, several, state + 77u * (unsigned)i, threads > 1, 0};
+    cases[i] = (struct case_){chain, &recipe, pool, helpers, state + 77u * (unsigned)i, threads > 1, 0};
   if (threads == 1) run_case(&cases[0]);
   for (int i = 0; threads > 1 && i < threads; i++) pthread_create(&workers[i], NULL, run_case, &cases[i]);
   for (int i = 0; threads > 1 && i < threads; i++) pthread_join(workers[i], NULL);
@@ -326,11 +326,12 @@ int main(int count, char **arguments) {
   const int threads = atoi(arguments[4]);
   if (threads < 1 || threads > 16) return 2;
   struct workspace_pool pool;
-  atomic_bool several = false;
+  struct helpers helpers = {0};
   workspace_pool_open(&pool);
   for (uint64_t i = 0; i < chains; i++) {
-    atomic_store(&several, i % 2 == 1); /* layers are divided otherwise where several threads were seen */
-    if (compare(seed + i, isa_select(arguments[3]), threads, &pool, &several)) return 1;
+    for (uintptr_t k = 0; k < HELPERS; k++) /* layers are divided otherwise where several threads were seen */
+      atomic_store(&helpers.seen[k], k < i % (HELPERS + 1) ? k + 1 : 0);
+    if (compare(seed + i, isa_select(arguments[3]), threads, &pool, &helpers)) return 1;
   }
   workspace_pool_close(&pool);
   printf("%lu chains with %s\n", (unsigned long)chains, isa_select(arguments[3])->name);

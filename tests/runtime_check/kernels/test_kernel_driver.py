@@ -24,6 +24,7 @@ WITHOUT_ONNXRUNTIME = [
     "isa_neon",
     "layer",
     "pack",
+    "picks",
     "plan",
     "reach",
     "run",

@@ -7,9 +7,12 @@ other. Batch 1 unless --batch says otherwise. A row gives the median over rounds
 the median, smallest and largest of the rounds' ratios; `--picture FILE` draws these as bars.
 
 With several threads both engines are measured with one thread as well, in the same round, and the row says what share
-of one thread's ratio is kept. With two `--apart LOW HIGH` counts only rounds in which a value handed from one core to
-the other and back took so many nanoseconds before and after every process (`core_distance.py`): the processors of a
-virtual machine wander, and far apart they take longer.
+of one thread's ratio is kept.
+
+On a virtual machine two conditions tell which rounds count, looked at before and after every process; the row says of
+how many. `--apart LOW HIGH`: a value handed from one core to the other and back takes so many nanoseconds
+(`core_distance.py`), since virtual processors wander. `--alone TIMES`: a fixed loop takes every core at most so many
+times its least time since the start (`core_speed.py`), since other tenants use the same cores.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from core_distance import core_distance_ns
+from conditions import Conditions
 
 from runtime_check.pictures.svg import box, linear, picture, text, whisker
 from runtime_check.theme import STYLE
@@ -117,6 +120,23 @@ def process(path: Path, engine: str, threads: int, batch: int, seconds: float) -
     return result["ms"], result["claimed"]
 
 
+def measure_round(
+    path: Path, engines: Sequence[str], threads: int, batch: int, seconds: float, conditions: Conditions
+) -> tuple[dict[str, float], dict[str, float], int] | None:
+    """Every engine in turn: ms with these threads, ms with one where there are more (dense and kernels), and the layers
+    that the kernels ran; None where the conditions did not hold throughout."""
+    taken, alone, claimed = {}, {}, 0
+    held = conditions.hold()
+    for engine in engines:
+        taken[engine], layers = process(path, engine, threads, batch, seconds)
+        claimed = max(claimed, layers)
+        held = conditions.hold() and held
+        if threads > 1 and engine in ENGINES[:2]:
+            alone[engine], _ = process(path, engine, 1, batch, seconds)
+            held = conditions.hold() and held
+    return (taken, alone, claimed) if held else None
+
+
 @dataclass(frozen=True)
 class Row:
     """Dense time over sparse time of one network."""
@@ -163,6 +183,7 @@ def draw(rows: Sequence[Row]) -> str:
 @click.option("--engine", "engines", type=click.Choice(ENGINES[2:]), multiple=True, help="Others to measure beside.")
 @click.option("--picture", "drawing", type=click.Path(dir_okay=False, path_type=Path), help="An SVG file to write.")
 @click.option("--apart", type=(float, float), help="Nanoseconds between the cores, there and back, of a round.")
+@click.option("--alone", type=click.FloatRange(1), help="Times the least time of a loop that cores take in a round.")
 @click.option("--worker", nargs=2, hidden=True)
 def main(
     networks: tuple[str, ...],
@@ -175,6 +196,7 @@ def main(
     engines: tuple[str, ...],
     drawing: Path | None,
     apart: tuple[float, float] | None,
+    alone: float | None,
     worker: tuple[str, str] | None,
 ) -> None:
     if worker:
@@ -188,6 +210,7 @@ def main(
     print("| network | sparsity | claimed |" + "".join(f" {engine} ms |" for engine in chosen) + " speed-up |")
     print("|---|--:|--:|" + "--:|" * len(chosen) + "--:|")
     rows = []
+    conditions = Conditions(apart, alone)
     for network in networks:
         for share in sparsity:
             with tempfile.TemporaryDirectory() as folder:
@@ -196,25 +219,18 @@ def main(
                 found: dict[str, list[float]] = {engine: [] for engine in chosen}
                 kept: list[float] = []
                 claimed = tries = 0
-                while len(found[chosen[0]]) < rounds and tries < (TRIES if apart else 1) * rounds:
+                while len(found[chosen[0]]) < rounds and tries < (TRIES if conditions.any else 1) * rounds:
                     tries += 1
-                    distances = [core_distance_ns()] if apart else []
-                    taken, alone = {}, {}
-                    for engine in chosen:
-                        taken[engine], layers = process(path, engine, threads, batch, seconds)
-                        claimed = max(claimed, layers)
-                        if threads > 1 and engine in ENGINES[:2]:
-                            alone[engine], _ = process(path, engine, 1, batch, seconds)
-                        distances += [core_distance_ns()] if apart else []
-                    if apart and not all(d and apart[0] <= d <= apart[1] for d in distances):
+                    result = measure_round(path, chosen, threads, batch, seconds, conditions)
+                    if result is None:
                         continue
+                    taken, one, claimed = result
                     for engine in chosen:
                         found[engine].append(taken[engine])
-                    if alone:
-                        one = alone["onnxruntime"] / alone["kernels"]
-                        kept.append(taken["onnxruntime"] / taken["kernels"] / one)
+                    if one:
+                        kept.append(taken["onnxruntime"] / taken["kernels"] * one["kernels"] / one["onnxruntime"])
             if not found[chosen[0]]:
-                print(f"| {network} | {share:.0%} | none of {tries} rounds had the cores so far apart |", flush=True)
+                print(f"| {network} | {share:.0%} | none of {tries} rounds met the conditions |", flush=True)
                 continue
             ratios = [a / b for a, b in zip(found["onnxruntime"], found["kernels"], strict=True)]
             times = "".join(f" {statistics.median(found[engine]):.2f} |" for engine in chosen)
@@ -222,7 +238,7 @@ def main(
             spread = f"{statistics.median(ratios):.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]"
             if kept:
                 spread += f", {statistics.median(kept):.0%} [{min(kept):.0%}, {max(kept):.0%}] of one thread's"
-            spread += f" {len(ratios)} of {tries} rounds" if apart else ""
+            spread += f" {len(ratios)} of {tries} rounds" if conditions.any else ""
             print(f"| {network} | {share:.0%} | {claimed} |{times} {spread} |", flush=True)
     if drawing:
         drawing.write_text(draw(rows))

@@ -78,7 +78,10 @@ bool picks_prepare(struct plan *plan, const struct layer *layer) {
   if (!plan->slices) return false;
   for (int width = LANES_PER_VECTOR; width >= LANES_PER_VECTOR / 2; width /= 2) {
     plan->half_slices = width < LANES_PER_VECTOR;
-    if (find_slices(plan, filled, width)) return true;
+    if (!find_slices(plan, filled, width)) continue;
+    free(plan->picks);
+    plan->picks = NULL;
+    return true;
   }
   free(plan->slices);
   plan->slices = NULL;

@@ -60,7 +60,7 @@ struct plan {
   int64_t tile_count;
   struct tile *tiles;
   int16_t *picks; /* COLUMNS of small images: for each pixel of the copy the one to copy, or their number for a zero */
-  struct slice *slices; /* [slice_count]: the same in slices, of half a vector or a whole one; or NULL */
+  struct slice *slices; /* [slice_count]: in their place, of half a vector or a whole one, where neighbours allow it */
   int64_t slice_count;
   bool half_slices, halved; /* halved: of an image whose even columns come first (isa.h) */
   struct reach *reaches; /* tiny */

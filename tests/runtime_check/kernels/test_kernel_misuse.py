@@ -225,15 +225,17 @@ def test_concurrent_runs_of_different_shapes(threads: int) -> None:
         list(pool.map(work, range(6)))
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize(("size", "channels"), [(7, 128), (28, 32), (4, 64), (2, 64)])
-def test_threads_do_not_change_a_bit(size: int, channels: int) -> None:
+def test_threads_do_not_change_a_bit(size: int, channels: int, threads: int, batch: int) -> None:
     weight = sparse(RNG, channels, channels, 3, 3)
     content = one_conv(["n", channels, size, size], weight, pads=[1] * 4)
-    one, two = (open_model(content, threads=threads) for threads in (1, 2))
-    x = RNG.standard_normal((3, channels, size, size)).astype(np.float32)
+    one, several = open_model(content, threads=1), open_model(content, threads=threads)
+    x = RNG.standard_normal((batch, channels, size, size)).astype(np.float32)
     first = one(x=x)
-    for _ in range(4):  # the first run finds out that there are several threads, the next ones use it
-        np.testing.assert_array_equal(two(x=x), first)
+    for _ in range(6):  # runs find out how many threads there are, and the next ones divide the layer among so many
+        np.testing.assert_array_equal(several(x=x), first)
 
 
 def test_other_types_stay_with_onnxruntime() -> None:

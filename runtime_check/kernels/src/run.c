@@ -115,7 +115,7 @@ static void group_task(void *data, size_t i) {
 static void *each(const struct pass *pass, light_task task, int64_t count, int64_t bytes) {
   struct group group = {pass, task, count, count};
   const int64_t most = bytes < GROUP_BYTES ? count * bytes / GROUP_BYTES : count;
-  if (most < count) group.groups = most > 1 ? most : 1;
+  if (most < count) group.groups = most > 1 ? (most + 1) / 2 * 2 : 1; /* even: two threads share them */
   return pass->threads->each(pass->threads->context, group_task, (size_t)group.groups, &group);
 }
 

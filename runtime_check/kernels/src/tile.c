@@ -38,7 +38,7 @@ static bool target(const struct pass *pass, const struct tile *tile, int64_t ima
   return true;
 }
 
-enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
+enum { LINE = 64, FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
 
 /* One block of x for this task alone, which it reads while it is in the first-level cache; `memory` has room for it, and
    for the image that it is made of. Returns where channel 0 would be. */
@@ -49,6 +49,23 @@ static const char *copy_block(const struct call *call, int64_t image, int64_t bl
   char *const packed = (char *)((uintptr_t)memory - (uintptr_t)(first * plan->pitch));
   pack_channels(call->layer, plan, call->x, image, first, end, memory + plan->own_bytes, packed);
   return packed;
+}
+
+enum { PIECES = 16 }; /* of a block's rows: many lines asked for at once would wait for each other */
+
+/* A block's rows, a piece at a time, and between them the memory up to `end`, a piece of it, is asked for: of what the next
+   block reads another thread has just written half. */
+static void ask_ahead(struct tile_job job, tile_function function, const char *ahead, const char *end) {
+  const int64_t rows = job.row_count, step = ((end - ahead) / PIECES + LINE) / LINE * LINE;
+  int64_t done = 0;
+  for (int piece = 0; piece < PIECES; piece++) {
+    const char *const stop = end - ahead < step ? end : ahead + step;
+    for (; ahead < stop; ahead += LINE) __builtin_prefetch(ahead, 0, 3);
+    job.row_count = rows * (piece + 1) / PIECES - done;
+    function(&job);
+    done += job.row_count;
+    for (; job.row_count > 0; job.row_count--) job.taps += (job.rows++)->taps;
+  }
 }
 
 /* Add what one layer's non-zeros make of one tile to sums that begin with `bias`, or go on where that is NULL; `sum` says
@@ -63,6 +80,7 @@ static void run_blocks(const struct call *call, char *packed, const struct tile 
   const struct isa *isa = layer->isa;
   const tile_function *functions = tile->rows == 2 ? isa->pair : layer->taps == 1 ? isa->pointwise : isa->single;
   const tile_function function = plan->narrow ? isa->narrow : functions[tile->columns];
+  const bool asking = plan->layout.direct && plan->chunks > 1 && plan->tile_count == 1; /* among several threads */
   for (int64_t block = 0; block < plan->blocks; block++) {
     if (plan->own_bytes) input = copy_block(call, image, block, packed);
     const struct part *const part = &plan->parts[block * plan->chunks + chunk];
@@ -74,7 +92,13 @@ static void run_blocks(const struct call *call, char *packed, const struct tile 
     job->row_count = part->row_count;
     job->bias = block == 0 ? bias : NULL;
     job->far = layer->nonzeros > FAR_TAPS;
-    function(job);
+    const int64_t next = (block + 1) * plan->block_channels, left = layer->in_channels - next;
+    if (asking && left > 0) {
+      const int64_t channels = left < plan->block_channels ? left : plan->block_channels;
+      ask_ahead(*job, function, input + next * plan->pitch, input + (next + channels) * plan->pitch);
+    } else {
+      function(job);
+    }
   }
 }
 

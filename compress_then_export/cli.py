@@ -196,6 +196,7 @@ def _run(recipe: Any, out: Path, *, resume: bool, as_json: bool) -> None:
     _quiet_threads()
     from compress_then_export.pipeline import run as run_pipeline
     from compress_then_export.table import summary_table, verdict_lines
+    from runtime_check.tables import kernels_text
 
     with _stdout_is_for_results():
         document = run_pipeline(recipe, out, resume=resume)
@@ -203,7 +204,7 @@ def _run(recipe: Any, out: Path, *, resume: bool, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         click.echo(summary_table(document))
-        click.echo()
+        click.echo(f"\nmodel.onnx: {kernels_text(document, document['environment'])}")
         for line in verdict_lines(document):
             click.echo(line)
         click.echo(f"\nbundle: {out}   report: {out / 'report.html'}")

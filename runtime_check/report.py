@@ -12,7 +12,7 @@ from runtime_check.cuttable import cuttable
 from runtime_check.formats import change_text, significant
 from runtime_check.markup import amount, cell, dig, number, rows_of, table, words
 from runtime_check.page import page, warnings_box
-from runtime_check.sections import environment, latency, layers, masks, notes, recipe, stages, training
+from runtime_check.sections import environment, latency, layers, masks, notes, recipe, sparse_kernels, stages, training
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -32,6 +32,7 @@ def render(document: Mapping[str, Any]) -> str:
         comparison(document),
         latency(document),
         layers(document),
+        sparse_kernels(document),
         training(document),
         masks(document),
         cuttable(document),

@@ -66,6 +66,27 @@ def layers(document: Document) -> str:
     return section("Layers", lead, legend(*keys), picture, details)
 
 
+def sparse_kernels(document: Document) -> str:
+    """The layers that sparse kernels run, and why onnxruntime runs the others."""
+    rows = rows_of(dig(document, "kernels"), "layers")
+    if not rows:
+        return ""
+    claimed = sum(row.get("reason") is None for row in rows)
+    listed = []
+    for row in rows:
+        sparsity = number(row.get("sparsity"))
+        told = [
+            cell(words(row.get("operator"))),
+            cell("" if sparsity is None else percent_text(sparsity)),
+            cell("sparse kernels" if row.get("reason") is None else "onnxruntime", words(row.get("reason"))),
+        ]
+        listed.append((words(row.get("name")), told))
+    summary = f"<summary>All {len(rows)} layers as a table</summary>"
+    lead = f"Of {len(rows)} layers of model.onnx {claimed} ran from their non-zeros."
+    found = table(["layer", "operator", "zero", "run by"], listed, "wide")
+    return section("Sparse kernels", lead, f"<details>{summary}{found}</details>")
+
+
 def training(document: Document) -> str:
     """Loss, accuracy and sparsity over the epochs of all stages."""
     rows = rows_of(document, "training")

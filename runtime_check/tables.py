@@ -68,7 +68,7 @@ def verify_text(document: dict[str, Any]) -> str:
         [
             table(["", "dense.onnx", "model.onnx", ""], rows),
             "",
-            f"model.onnx: {_kernels(document, document['environment'])}",
+            f"model.onnx: {kernels_text(document, document['environment'])}",
             *gates,
             *_warnings(document["verdict"]["warnings"]),
             "",
@@ -96,10 +96,25 @@ def bench_text(document: dict[str, Any]) -> str:
             "",
             f"{_threads(document['threads'])} on {environment['cpu'] or 'an unnamed CPU'}, "
             f"onnxruntime {environment['onnxruntime']}",
-            *(f"{model['file']}: {_kernels(model, environment)}" for model in document["models"]),
+            *(f"{model['file']}: {kernels_text(model, environment)}" for model in document["models"]),
             *_warnings(document["warnings"]),
         ]
     )
+
+
+def kernels_text(entry: dict[str, Any], environment: dict[str, Any]) -> str:
+    """How many layers the sparse kernels run, and the commonest reasons why not the others, or why none."""
+    found = entry["kernels"]["layers"]
+    if not found:
+        status = str(environment["sparse_kernels"])
+        why = f" ({status})" if status.startswith(("not available", "turned off")) else ""
+        return f"no layer was offered to sparse kernels{why}"
+    others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common()
+    listed = [f"{count} {reason}" for reason, count in others[:3]]
+    if rest := sum(count for _, count in others[3:]):
+        listed.append(f"{rest} for other reasons")
+    why = "; ".join(listed)
+    return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"
 
 
 def _speed(speedup: dict[str, Any]) -> str:
@@ -119,21 +134,6 @@ def _count(count: float | None) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "unknown" if fraction is None else percent_text(fraction)
-
-
-def _kernels(entry: dict[str, Any], environment: dict[str, Any]) -> str:
-    """How many layers the sparse kernels run, and the commonest reasons why not the others, or why none."""
-    found = entry["kernels"]["layers"]
-    if not found:
-        status = str(environment["sparse_kernels"])
-        why = f" ({status})" if status.startswith(("not available", "turned off")) else ""
-        return f"no layer was offered to sparse kernels{why}"
-    others = Counter(layer["reason"] for layer in found if layer["reason"]).most_common()
-    listed = [f"{count} {reason}" for reason, count in others[:3]]
-    if rest := sum(count for _, count in others[3:]):
-        listed.append(f"{rest} for other reasons")
-    why = "; ".join(listed)
-    return f"sparse kernels run {entry['kernels']['claimed']} of {len(found)} layers{f' ({why})' if why else ''}"
 
 
 def _threads(count: int) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -194,6 +195,7 @@ def test_missed_gate_is_exit_3_with_the_bundle_written(recipe: Path, tmp_path: P
     result = invoke("run", recipe, "--out", tmp_path / "out", *quick)
     assert result.exit_code == 3
     assert "MISSED" in result.stdout
+    assert re.search(r"^model.onnx: (sparse kernels run|no layer was offered)", result.stdout, re.MULTILINE)
     assert "the baseline was never trained" in result.stdout
     assert (tmp_path / "out" / "report.html").exists()
 

@@ -113,6 +113,14 @@ def full():
             }
             for i in range(4)
         ],
+        "kernels": {
+            "claimed": 1,
+            "layers": [
+                {"name": "first", "operator": "Conv", "sparsity": 0.0, "reason": "too few zeros to gain"},
+                {"name": "second", "operator": "Conv", "sparsity": 0.9, "reason": None},
+                {"name": "third", "operator": "Gemm", "sparsity": None, "reason": "not float32"},
+            ],
+        },
         "training": [
             {"stage": s, "epoch": e, "loss": 1 / (e + 1), "accuracy": None if e == 1 else 0.5, "sparsity": 0.1 * e}
             for s, n in stages
@@ -129,6 +137,7 @@ SECTIONS = {
     "verdict": "Gates",
     "latency_samples": "Latency",
     "layers": "Layers",
+    "kernels": "Sparse kernels",
     "training": "Training",
     "masks": "Masks",
     "stages": "Stages",
@@ -143,6 +152,8 @@ def test_a_full_document_has_every_section_and_the_verdict():
     for words in ("Not passed: speed", "the machine was busy", "2.00× faster", "2.0× smaller", "2026-01-02 03:04 UTC"):
         assert words in page
     assert "method: dpf" in page
+    assert "Of 3 layers of model.onnx 1 ran from their non-zeros." in page
+    assert "<td>onnxruntime<small>too few zeros to gain</small></td>" in page
     assert page.startswith("<!doctype html>")
     assert '<html lang="en">' in page
     assert "prefers-color-scheme: dark" in page

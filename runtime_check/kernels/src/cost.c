@@ -51,10 +51,11 @@
 #define INTO_LANES 0.3 /* per value of what it makes, for the copy that the next layer then needs not; */
 #define WINDOWED 0.25  /* and where windows read it, for them and the thin layer that follows them */
 
-/* Images of one pixel, as in squeeze-and-excitation: the same per weight, and what a stretch of layers loses where
-   onnxruntime runs a layer inside it. */
+/* Images of one pixel, as in squeeze-and-excitation: the same per weight. */
 #define POINT_DENSE 0.2
 #define POINT_NONZERO 1.0
+
+/* What a stretch of our layers loses where onnxruntime runs a layer inside it, and one of onnxruntime's to a layer of ours. */
 #define INTERRUPTION 12000
 
 enum {
@@ -178,6 +179,7 @@ const char *cost_objection(const struct layer_spec *spec, const struct surroundi
   double extra = out * positions > LARGE && !around->joined_after ? WRITE_LARGE * out * positions : 0;
   if (around->grouped_after) extra += relayout(out * positions) * out * pixels;
   if (around->grouped_before) extra += relayout(in * positions) * in * pixels;
+  if (around->interrupts) extra += INTERRUPTION;
   if (!around->joined_before) extra += PASS * in * pixels;
   if (!around->joined_after) extra += PASS * out * pixels;
   double around_sums = OVERHEAD * NONZERO * weights * pixels;

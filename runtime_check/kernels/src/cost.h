@@ -9,6 +9,7 @@
 struct surroundings {
   bool grouped_before, grouped_after;
   bool joined_before, joined_after; /* what makes the input, or reads the output, is taken too, and knows our layout */
+  bool interrupts; /* onnxruntime runs what makes the input and what reads the output, neither of them grouped */
   bool squeezed; /* and one of them works on whole images: the layer lies in a squeeze-and-excitation */
   int64_t positions; /* output pixels of a batch of one, 0 where they are not known */
   int64_t image[2];  /* height and width of the input, 0 where they are not known */

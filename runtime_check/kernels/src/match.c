@@ -75,7 +75,7 @@ static const char *match_conv(struct reader *reader, const OrtNode *node, const 
   spec->weight = weight.values;
   if (count > 2 && inputs[2]) {
     const struct constant bias = value_constant(reader, inputs[2]);
-    if (!bias.values || bias.count != spec->out_channels) return "bias is not one constant per output channel";
+    if (!bias.values || bias.shape.rank != 1 || bias.count != spec->out_channels) return "bias is not one constant per output channel";
     spec->bias = bias.values;
   }
   return match->input.rank == 4 ? NULL : "input is not a four-dimensional float32 tensor";

@@ -62,6 +62,7 @@ static struct surroundings look_around(struct reader *reader, const struct map *
   around.grouped_after = after && !after->unit && is_grouped(reader, after->node);
   around.joined_before = before && before->unit;
   around.joined_after = after && after->unit;
+  around.interrupts = before && !before->unit && !around.grouped_before && after && !after->unit && !around.grouped_after;
   around.squeezed = (before && before->unit && is_auxiliary(before->unit)) || (after && after->unit && is_auxiliary(after->unit));
   return around;
 }

@@ -43,6 +43,27 @@ def test_beside_depthwise_layers_it_takes_more_zeros() -> None:
     assert claimed(64, 128, 1, 0.1, depthwise=True)
 
 
+def test_small_layers_between_those_of_onnxruntime_take_more_zeros() -> None:
+    """As in SqueezeNet's fire modules, where every branch ends in a Concat."""
+
+    def between(density: float, *, size: int = 15, alone: bool = False) -> bool:
+        nodes = [
+            helper.make_node("LeakyRelu", ["x"], ["a"]),
+            helper.make_node("Conv", ["a", "w"], ["b"], pads=[1] * 4),
+            helper.make_node("LeakyRelu", ["b"], ["y"]),
+        ]
+        if alone:
+            nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4)]
+        constants = {"w": sparse(RNG, 64, 16, 3, 3, density=density)}
+        opened = open_model(network(nodes, constants, {"x": ["n", 16, size, size]}), claim="sparse")
+        return opened.layers[0].claimed
+
+    assert between(0.35, alone=True)
+    assert not between(0.35)
+    assert between(0.05)
+    assert between(0.35, size=60)
+
+
 def test_huge_tensors_that_would_be_laid_out_anew_stay() -> None:
     assert not claimed(16, 96, 1, 0.1, size=112, depthwise=True)
     assert claimed(16, 96, 1, 0.1, size=28, depthwise=True)

@@ -55,6 +55,15 @@ def test_what_is_not_covered_stays_with_onnxruntime(attributes: Any, weight: np.
     assert_close(open_model(content)(x=x), open_model(content, with_kernels=False)(x=x))
 
 
+def test_a_bias_that_is_no_row_is_refused_as_by_onnxruntime() -> None:
+    constants = {"w": sparse(RNG, 16, 8, 3, 3), "b": np.zeros((16, 1), np.float32)}
+    content = network([helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1] * 4)], constants, IMAGE)
+    opened = open_model(content)
+    assert [layer.reason for layer in opened.layers] == ["bias is not one constant per output channel"]
+    with pytest.raises(Exception, match="1D tensor"):
+        opened(x=RNG.standard_normal((2, 8, 10, 10)).astype(np.float32))
+
+
 @pytest.mark.parametrize("kind", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [(3, 3), (4, 5)])

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-enum { LINE = 64, SETS = 64, WAYS = 7, CANDIDATES = 32, CHANNELS = 128 }; /* one way is left to weights and sums */
+#include "isa.h"
+
+enum { SETS = 64, WAYS = 7, CANDIDATES = 32, CHANNELS = 128 }; /* one way is left to weights and sums */
 
 /* Lines of a block that do not fit into their sets. */
 static int64_t crowded(const struct piece *pieces, int count, int64_t pitch, int64_t channels) {
@@ -10,8 +12,8 @@ static int64_t crowded(const struct piece *pieces, int count, int64_t pitch, int
   memset(lines, 0, sizeof lines);
   for (int64_t c = 0; c < channels && c < CHANNELS; c++)
     for (int i = 0; i < count; i++) {
-      const int64_t first = (c * pitch + pieces[i].offset) / LINE;
-      const int64_t last = (c * pitch + pieces[i].offset + pieces[i].bytes - 1) / LINE;
+      const int64_t first = (c * pitch + pieces[i].offset) / CACHE_LINE;
+      const int64_t last = (c * pitch + pieces[i].offset + pieces[i].bytes - 1) / CACHE_LINE;
       for (int64_t line = first; line <= last && line < first + SETS; line++) lines[line % SETS]++;
     }
   int64_t over = 0;
@@ -20,11 +22,11 @@ static int64_t crowded(const struct piece *pieces, int count, int64_t pitch, int
 }
 
 int64_t best_pitch(const struct piece *pieces, int count, int64_t pitch, int64_t channels) {
-  int64_t best = (pitch + LINE - 1) / LINE * LINE, fewest = INT64_MAX;
+  int64_t best = (pitch + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE, fewest = INT64_MAX;
   const int64_t first = best;
   for (int i = 0; i < CANDIDATES; i++) {
-    const int64_t over = crowded(pieces, count, first + i * LINE, channels);
-    if (over < fewest) fewest = over, best = first + i * LINE;
+    const int64_t over = crowded(pieces, count, first + i * CACHE_LINE, channels);
+    if (over < fewest) fewest = over, best = first + i * CACHE_LINE;
     if (over == 0) break;
   }
   return best;
@@ -33,5 +35,5 @@ int64_t best_pitch(const struct piece *pieces, int count, int64_t pitch, int64_t
 bool spreads(int64_t pitch, int64_t vectors) {
   const struct piece piece = {0, vectors * 32};
   const int64_t channels = 24576 / piece.bytes + 1;
-  return crowded(&piece, 1, pitch, channels) * 8 < channels * piece.bytes / LINE;
+  return crowded(&piece, 1, pitch, channels) * 8 < channels * piece.bytes / CACHE_LINE;
 }

@@ -7,7 +7,6 @@
 
 enum {
   NARROW = 4,           /* positions that half a vector holds */
-  LINE = 64,            /* bytes of a cache line */
   BLOCK_BYTES = 26624,  /* input of one tile and one block of channels: what a 32 KiB first-level cache keeps */
   SPANNING = 64,        /* images up to this many output pixels share vectors with the next image of the batch */
   LEAST_ROWS = 5,       /* fewer output rows leave half of eight groups empty */
@@ -29,9 +28,7 @@ static bool pointwise(const struct layer *layer) {
 }
 
 /* COLUMNS: what a tap reads of one channel. */
-static int64_t read_bytes(const struct plan *plan) {
-  return plan->narrow ? VECTOR_BYTES / 2 : plan->vectors * VECTOR_BYTES;
-}
+static int64_t read_bytes(const struct plan *plan) { return plan_filled(plan) * (int64_t)sizeof(float); }
 
 int64_t geometry_tap(const struct plan *plan, const struct layer *layer, int64_t tap) {
   if (plan->method == LANES) {
@@ -53,7 +50,7 @@ static int64_t touched(const struct plan *plan, const struct layer *layer, struc
   *count = 0;
   if (plan->plane_rows) {
     pieces[(*count)++] = (struct piece){0, plan->pitch};
-    return 2 * ceil_div(plan->pitch, LINE) * LINE; /* half of the cache: vectors that cross lines are quicker so */
+    return 2 * ceil_div(plan->pitch, CACHE_LINE) * CACHE_LINE; /* half of the cache: vectors that cross lines are quicker so */
   }
   if (plan->method != LANES) {
     for (int64_t tap = 0; tap < layer->taps && *count < PIECES; tap++)
@@ -261,7 +258,7 @@ const char *geometry_choose(struct plan *plan, const struct layer *layer, int th
   plan->sum_bytes = layer->out_channels * layer->isa->max_tile * VECTOR_BYTES;
   if (plan->method == COLUMNS && layer->operation != LINEAR && plan->tile_count == 1 && plan->packed_bytes <= COPY_BYTES) {
     plan->packed_bytes = 0;
-    plan->own_bytes = ceil_div(plan->pitch * plan->block_channels, LINE) * LINE;
+    plan->own_bytes = ceil_div(plan->pitch * plan->block_channels, CACHE_LINE) * CACHE_LINE;
     plan->sum_bytes += plan->own_bytes + plan->image_bytes;
   }
   if (plan->sum_bytes < plan->image_bytes) plan->sum_bytes = plan->image_bytes;

@@ -11,6 +11,7 @@
 enum {
   LANES_PER_VECTOR = 8,
   VECTOR_BYTES = 32,
+  CACHE_LINE = 64, /* bytes */
   PICKED = 1024 /* images of fewer pixels are copied pixel by pixel, from a list */
 };
 

@@ -147,7 +147,7 @@ static void pack_columns(const struct source *source, int64_t first, int64_t cou
   const struct layer *layer = source->layer;
   const struct plan *plan = source->plan;
   const int64_t pixels = plan->height * plan->width, out_pixels = plan->out_height * plan->out_width;
-  const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
+  const int64_t filled = plan_filled(plan);
   const bool whole = layer->taps == 1 && out_pixels == pixels && layer->stride[0] == 1 && layer->stride[1] == 1 &&
                      layer->pad[0] == 0 && layer->pad[1] == 0;
   if (plan->plane_rows) {
@@ -273,7 +273,7 @@ void pack_residual(const struct layer *layer, const struct plan *plan, const flo
 }
 
 void pack_inputs(const struct layer *layer, const struct plan *plan, const float *x, int64_t channel, char *packed) {
-  const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
+  const int64_t filled = plan_filled(plan);
   int64_t end = channel + LANES_PER_VECTOR;
   if (end > layer->in_channels) end = layer->in_channels;
   for (int64_t m = 0; m < plan->positions; m++)

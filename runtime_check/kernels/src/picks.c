@@ -73,7 +73,7 @@ bool picks_prepare(struct plan *plan, const struct layer *layer) {
   list_picks(plan, layer);
   plan->halved = layer->stride[1] == 2 && plan->width % 2 == 0;
   if (plan->images != plan->batch || (layer->stride[1] > 1 && !plan->halved)) return true;
-  const int64_t filled = plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
+  const int64_t filled = plan_filled(plan);
   plan->slices = calloc((size_t)(plan->pitch / (LANES_PER_VECTOR / 2 * (int64_t)sizeof(float)) + 1), sizeof *plan->slices);
   if (!plan->slices) return false;
   for (int width = LANES_PER_VECTOR; width >= LANES_PER_VECTOR / 2; width /= 2) {

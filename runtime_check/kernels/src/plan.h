@@ -76,6 +76,11 @@ struct plan {
   bool subsampled;                 /* that copy holds only what a strided 1x1 kernel reads */
 };
 
+/* COLUMNS: elements that a tap reads of one channel: positions, filled up to a whole vector, or to half of one. */
+static inline int64_t plan_filled(const struct plan *plan) {
+  return plan->narrow ? LANES_PER_VECTOR / 2 : plan->vectors * LANES_PER_VECTOR;
+}
+
 /* The plan for inputs of one size. Where x is read in lanes and its pitch is 0, the plan has the pitch that suits it.
    Returns NULL and points `reason` to a constant text when the layer cannot run on them. */
 struct plan *plan_create(const struct layer *layer, const int64_t image[3], int threads,

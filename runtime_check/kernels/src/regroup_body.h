@@ -1,8 +1,6 @@
 /* Rows in lanes become rows in lanes: borders from the rows inside, and copies for other groups or strides, compiled once
    for each instruction set. */
 
-typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias));
-
 /* All ones in the first `count` lanes, zeros in the others. */
 static inline __attribute__((always_inline)) v8u first_lanes(int64_t count) {
   static const uint32_t ones[2 * LANES_PER_VECTOR] = {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};

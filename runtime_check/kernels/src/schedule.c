@@ -7,7 +7,7 @@
 #include "forms.h"
 #include "plan.h"
 
-enum { LINE = 64 };
+enum { MANY_IMAGES = 64 }; /* of a batch */
 #ifndef TOGETHER_BYTES /* tests make small groups of small images */
 #define TOGETHER_BYTES ((int64_t)3 << 17)   /* of a layer's output that the next layer's windows find in the second-level cache */
 #define LEAST_TOGETHER ((int64_t)1 << 19) /* bytes of an output that is made in such groups */
@@ -64,7 +64,7 @@ static int64_t count_passes(const struct chain *chain, const struct schedule *sc
   for (int i = 0; i < chain->step_count; i++) {
     const int64_t *const sizes = schedule->values[chain->steps[i].y].extent.sizes;
     if (chain->steps[i].layer->operation == LINEAR || images[i][0] != images[0][0]) return 1;
-    const int64_t batch = images[0][0] < LINE ? images[0][0] : LINE; /* so many are large enough */
+    const int64_t batch = images[0][0] < MANY_IMAGES ? images[0][0] : MANY_IMAGES; /* so many are large enough */
     if (bytes < CACHED) bytes += batch * sizes[1] * sizes[2] * sizes[3] * (int64_t)sizeof(float);
   }
   return bytes < CACHED ? 1 : images[0][0];
@@ -127,7 +127,7 @@ static const char *make_plans(const struct chain *chain, struct schedule *schedu
     struct form *const x = &values[step->x].form, *const y = &values[step->y].form;
     const struct form plain = {0};
     if (in_lanes(y) && !y->pitch) /* spread over the caches' sets */
-      y->pitch = ((y->top + y->group_rows + y->bottom) * y->row_bytes) | LINE;
+      y->pitch = ((y->top + y->group_rows + y->bottom) * y->row_bytes) | CACHE_LINE;
     const struct layout layout = {
         .x = *x,
         .residual = step->residual < 0 ? plain : values[step->residual].form,
@@ -168,7 +168,7 @@ static const char *measure(struct value *value, int64_t passes) {
     const int64_t size = i == 0 ? extent->sizes[0] / passes : extent->sizes[i];
     if (__builtin_mul_overflow(bytes, size, &bytes) || bytes > BYTE_LIMIT) return "tensor too large";
   }
-  value->bytes = (bytes + LINE - 1) / LINE * LINE;
+  value->bytes = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
   return NULL;
 }
 

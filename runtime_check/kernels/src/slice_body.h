@@ -1,8 +1,5 @@
 /* Tiny images, eight or four neighbours at a time, once for each instruction set. */
 
-typedef uint32_t mask8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint32_t mask4 __attribute__((vector_size(16), aligned(4), may_alias));
-
 /* What the job says is read once: the compiler cannot know that copies go elsewhere. */
 #define SLICE(mask)                                                              \
   for (int64_t i = 0; i < count; i++) {                                          \
@@ -17,9 +14,9 @@ static void slice(const struct slice_job *job) {
   const int64_t count = job->count, channels = job->channels, distance = job->distance;
   const ptrdiff_t pitch = job->pitch;
   if (job->half)
-    SLICE(mask4)
+    SLICE(v4u)
   else
-    SLICE(mask8)
+    SLICE(v8u)
 }
 
 /* Those with even numbers, then the others. */

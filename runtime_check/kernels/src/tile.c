@@ -38,7 +38,7 @@ static bool target(const struct pass *pass, const struct tile *tile, int64_t ima
   return true;
 }
 
-enum { LINE = 64, FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
+enum { FAR_TAPS = 65536 }; /* of 8 bytes: half of a second-level cache of 1 MB */
 
 /* One block of x for this task alone, which it reads while it is in the first-level cache; `memory` has room for it, and
    for the image that it is made of. Returns where channel 0 would be. */
@@ -56,11 +56,11 @@ enum { PIECES = 16 }; /* of a block's rows: many lines asked for at once would w
 /* A block's rows, a piece at a time, and between them the memory up to `end`, a piece of it, is asked for: of what the next
    block reads another thread has just written half. */
 static void ask_ahead(struct tile_job job, tile_function function, const char *ahead, const char *end) {
-  const int64_t rows = job.row_count, step = ((end - ahead) / PIECES + LINE) / LINE * LINE;
+  const int64_t rows = job.row_count, step = ((end - ahead) / PIECES + CACHE_LINE) / CACHE_LINE * CACHE_LINE;
   int64_t done = 0;
   for (int piece = 0; piece < PIECES; piece++) {
     const char *const stop = end - ahead < step ? end : ahead + step;
-    for (; ahead < stop; ahead += LINE) __builtin_prefetch(ahead, 0, 3);
+    for (; ahead < stop; ahead += CACHE_LINE) __builtin_prefetch(ahead, 0, 3);
     job.row_count = rows * (piece + 1) / PIECES - done;
     function(&job);
     done += job.row_count;

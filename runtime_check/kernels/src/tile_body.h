@@ -66,12 +66,12 @@
 #define STORE(i) *(part *)(output + PLACE(i, output_row)) = a##i;
 #define STORE_CLOSE(i) ((part *)buffer)[i] = a##i;
 
-enum { AHEAD = 2048, LINE = 64 }; /* bytes */
+enum { AHEAD = 2048 }; /* bytes */
 
 /* Weights that come from beyond the second-level cache: ask for those some rows ahead, as many as this row has. */
 static inline __attribute__((always_inline)) void fetch(const struct tap *tap, const struct tap *end) {
   const uintptr_t stop = (uintptr_t)end + AHEAD; /* numbers: pointers may not leave their array */
-  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += LINE)
+  for (uintptr_t ahead = (uintptr_t)tap + AHEAD; ahead < stop; ahead += CACHE_LINE)
     __builtin_prefetch((const void *)ahead, 0, 0);
 }
 

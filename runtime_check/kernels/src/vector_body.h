@@ -10,6 +10,8 @@
 
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint32_t v8u __attribute__((vector_size(32), aligned(4), may_alias)); /* masks, and floats by their bits */
+typedef uint32_t v4u __attribute__((vector_size(16), aligned(4), may_alias));
 
 #ifndef MAXIMUM
 /* By bits: the comparison's lanes are all ones or all zeros, and false for NaN. */

@@ -3,7 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-enum { LINE = 64 };
+#include "isa.h"
 
 int workspace_pool_open(struct workspace_pool *pool) {
   pool->free = NULL;
@@ -20,7 +20,7 @@ void workspace_pool_close(struct workspace_pool *pool) {
   pthread_mutex_destroy(&pool->lock);
 }
 
-static size_t whole_lines(int64_t bytes) { return ((size_t)bytes + LINE - 1) / LINE * LINE; }
+static size_t whole_lines(int64_t bytes) { return ((size_t)bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
 
 struct workspace *workspace_take(struct workspace_pool *pool, int64_t packed_bytes, int64_t sum_bytes) {
   pthread_mutex_lock(&pool->lock);
@@ -34,7 +34,7 @@ struct workspace *workspace_take(struct workspace_pool *pool, int64_t packed_byt
   const size_t bytes = packed + slots * sums;
   if (workspace->bytes < bytes) {
     free(workspace->memory);
-    workspace->memory = aligned_alloc(LINE, bytes);
+    workspace->memory = aligned_alloc(CACHE_LINE, bytes);
     workspace->bytes = workspace->memory ? bytes : 0;
   }
   if (!workspace->memory && bytes > 0) {
